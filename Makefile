@@ -1,0 +1,50 @@
+# Every target is sufficient alone: it makes or completes .venv first, which takes no time when nothing changed.
+#   make run PRESET=lab PYTHON=python3.12 OUT=some/folder MANIFEST=my/data_manifest.csv
+
+PYTHON ?= python3
+PRESET ?= smoke
+OUT ?= out/$(PRESET)
+MANIFEST ?=
+NOTEBOOKS ?=
+# Tests of one file stay on one worker, in the order of the files: they share what they have trained.
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+LOCK_ARGS ?=
+
+BIN := .venv/bin
+# Synthesised subjects and trained runs are kept here, out of the home folder and out of git.
+MTG_LAB_CACHE ?= $(CURDIR)/.cache
+export MTG_LAB_CACHE
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab lint phantom install lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+run: phantom ## execute the notebooks into out/PRESET, with an HTML index (PRESET=smoke|lab|paper, OUT=, MANIFEST=, NOTEBOOKS=)
+	$(BIN)/mtg-lab run $(NOTEBOOKS) --preset $(PRESET) $(if $(MANIFEST),--manifest "$(MANIFEST)") --out "$(OUT)"
+	@echo "The lab is in $(abspath $(OUT))/index.html"
+
+test: install ## run all tests (PYTEST_ARGS= for other options)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lab: phantom ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+
+lint: install ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+phantom: install ## synthesise the phantom cohort of data_manifest.csv into the cache
+	$(BIN)/mtg-lab phantom --default
+
+install: ## make or complete .venv
+	@$(PYTHON) tools/install.py
+
+lock: install ## refresh requirements/lock.txt (LOCK_ARGS=--upgrade moves every pin)
+	$(BIN)/python tools/lock.py $(LOCK_ARGS)
+
+clean: ## remove .venv, caches and outputs
+	rm -rf .venv .cache out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
