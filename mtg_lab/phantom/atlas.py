@@ -1,0 +1,219 @@
+"""Anatomy: the MNI152 maps, and one person's brain drawn from them.
+
+The anatomy is the symmetric ICBM 2009a average of 152 adults that nilearn carries in its wheel (Fonov et al., NeuroImage
+54:313, 2011): a skull-stripped T1 and the probabilities of grey and white matter; cerebrospinal fluid (CSF) is what they
+leave of the brain. An average is blurred where people differ, so each person gets back what averaging took away: an own
+smooth deformation, sharp tissue borders, and sulci and ventricles of an own width.
+
+Every random quantity is a field of cubic B-splines on a lattice in millimetres, never a draw per voxel. The same person
+therefore looks the same on a grid of 1 mm and on one of 4 mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Array = NDArray[np.float32]
+
+BOX_LOW_MM = np.array([-88.0, -129.0, -83.0])
+BOX_MM = np.array([176.0, 224.0, 176.0])
+BRAIN_CENTRE_MM = np.array([0.0, -17.0, 5.0])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular grid in MNI millimetres: centre of the first voxel, number of voxels, spacing."""
+
+    origin_mm: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    spacing_mm: float
+
+    @classmethod
+    def box(cls, spacing_mm: float) -> Grid:
+        """The whole field of view, 176 x 224 x 176 mm, which every spacing covers from the same corner."""
+        shape = tuple(int(n) for n in np.ceil(BOX_MM / spacing_mm - 1e-6))
+        origin = tuple(float(o) for o in BOX_LOW_MM + spacing_mm / 2)
+        return cls(origin, shape, float(spacing_mm))  # type: ignore[arg-type]
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """Voxel to MNI millimetres, 4 x 4, axes right, anterior, superior."""
+        affine = np.diag([self.spacing_mm] * 3 + [1.0])
+        affine[:3, 3] = self.origin_mm
+        return affine
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return self.spacing_mm**3 / 1000
+
+    def axis_mm(self, axis: int) -> Array:
+        """Positions of the voxel centres along one axis, mm."""
+        return (self.origin_mm[axis] + self.spacing_mm * np.arange(self.shape[axis])).astype(np.float32)
+
+    def points_mm(self) -> Array:
+        """Positions of all voxel centres, [3, X, Y, Z], mm."""
+        return np.stack(np.meshgrid(*(self.axis_mm(a) for a in range(3)), indexing="ij"))
+
+    def sample(self, volume: Array, points_mm: Array, outside: float | None = None) -> Array:
+        """Values of a volume on this grid at points [3, ...] in mm, linear; beyond the grid its edge, or `outside`."""
+        origin = np.asarray(self.origin_mm, np.float32).reshape(3, *([1] * (points_mm.ndim - 1)))
+        index = (points_mm - origin) / np.float32(self.spacing_mm)
+        mode, cval = ("nearest", 0.0) if outside is None else ("constant", outside)
+        return ndimage.map_coordinates(volume, index, order=1, mode=mode, cval=cval, output=np.float32)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A smooth random field over the box: cubic B-splines with independent normal weights, variance about one."""
+
+    knots_mm: float
+    weights: Array
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, knots_mm: float) -> Field:
+        """Draw a field whose bumps are about two knots wide."""
+        shape = np.ceil(BOX_MM / knots_mm).astype(int) + 4
+        # A cubic B-spline's squared taps sum to 0.4795 on average, per axis.
+        return cls(knots_mm, rng.standard_normal(shape, dtype=np.float32) / np.float32(0.4795**1.5))
+
+    def on(self, grid: Grid) -> Array:
+        """The field at the voxels of a grid, [X, Y, Z]; one axis after the other, since B-splines are separable."""
+        values = self.weights
+        for axis in range(3):
+            position = np.clip((grid.axis_mm(axis) - BOX_LOW_MM[axis]) / self.knots_mm + 1, 1, values.shape[axis] - 3)
+            knot = np.floor(position).astype(int)
+            t = (position - knot).astype(np.float32)
+            taps = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
+            along = tuple(-1 if a == axis else 1 for a in range(3))
+            values = sum(
+                np.take(values, knot + i - 1, axis=axis) * (tap / 6).astype(np.float32).reshape(along)
+                for i, tap in enumerate(taps)
+            )  # type: ignore[assignment]
+        return values
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """The maps on the template's 1 mm grid, each [197, 233, 189] float32.
+
+    `depth_mm` is the distance to the brain's edge (negative outside), `ventricle` the inner CSF spaces in 0..1,
+    `nuclei` the T1 template's departure from a mix of pure tissues, in units of the grey-white contrast.
+    """
+
+    grid: Grid
+    gm: Array
+    wm: Array
+    depth_mm: Array
+    ventricle: Array
+    nuclei: Array
+
+
+@lru_cache(maxsize=3)
+def load_atlas(blur_mm: float = 0.0) -> Atlas:
+    """The atlas, averaged over cubes of `blur_mm` for coarser grids; read once a process."""
+    if blur_mm > 0:
+        sharp = load_atlas()
+        gm, wm, ventricle, nuclei = (
+            ndimage.gaussian_filter(m, blur_mm) for m in (sharp.gm, sharp.wm, sharp.ventricle, sharp.nuclei)
+        )
+        return Atlas(sharp.grid, gm, wm, sharp.depth_mm, ventricle, nuclei)
+    t1, gm, wm = (
+        np.asarray(load(resolution=1).dataobj, np.float32)
+        for load in (load_mni152_template, load_mni152_gm_template, load_mni152_wm_template)
+    )
+    affine = load_mni152_template(resolution=1).affine
+    grid = Grid(tuple(float(v) for v in affine[:3, 3]), t1.shape, 1.0)  # type: ignore[arg-type]
+    brain = ndimage.binary_fill_holes((t1 > 0) | (gm + wm > 0.3))
+    brain = ndimage.binary_opening(brain, iterations=2)
+    depth = ndimage.distance_transform_edt(brain) - ndimage.distance_transform_edt(~brain)
+    total = gm + wm
+    gm, wm = (np.where(brain, m / np.maximum(total, 1), 0).astype(np.float32) for m in (gm, wm))
+    csf = np.where(brain, 1 - gm - wm, 0)
+
+    inner, count = ndimage.label((csf > 0.5) & (depth > 22))
+    sizes = ndimage.sum_labels(np.ones_like(inner), inner, np.arange(1, count + 1))
+    ventricle = ndimage.binary_dilation(np.isin(inner, 1 + np.flatnonzero(sizes > 400)), iterations=3) * csf
+
+    pure = np.stack([gm[brain], wm[brain], csf[brain]], axis=1).astype(np.float64)
+    level = np.linalg.lstsq(pure, t1[brain].astype(np.float64), rcond=None)[0]
+    nuclei = np.zeros_like(t1)
+    nuclei[brain] = (t1[brain] - pure @ level) / (level[1] - level[0])
+    # Below 2 mm the residual is the blurred cortex; what lasts beyond it are nuclei, tracts and the brain stem.
+    nuclei = np.clip(ndimage.gaussian_filter(nuclei, 1.5), -0.6, 0.6) * np.clip((depth - 12) / 8, 0, 1)
+    as32 = np.float32
+    return Atlas(grid, gm, wm, depth.astype(as32), ventricle.astype(as32), nuclei.astype(as32))
+
+
+@dataclass(frozen=True)
+class Person:
+    """One healthy brain: an affine map and smooth displacements into the atlas, and the width of its CSF spaces."""
+
+    matrix: NDArray[np.float64]
+    coarse: tuple[Field, Field, Field]
+    fine: tuple[Field, Field, Field]
+    coarse_mm: float
+    fine_mm: float
+    sulci: Field
+    sulcal_width: float
+    edge: Field
+    ventricle_scale: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Person:
+        """Draw a person; brains of 1.3 to 1.9 litres, as in patients (the template itself has 1.9)."""
+        scale = np.exp(rng.normal(0, 0.02, 3)) * np.exp(rng.normal(np.log(0.95), 0.02))
+        angles = rng.normal(0, np.deg2rad([3, 2, 3]))
+        matrix = np.diag(1 / scale)
+        for axis, angle in enumerate(angles):
+            i, j = [(1, 2), (0, 2), (0, 1)][axis]
+            turn = np.eye(3)
+            turn[i, i] = turn[j, j] = np.cos(angle)
+            turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+            matrix = turn @ matrix
+        coarse = tuple(Field.draw(rng, 36.0) for _ in range(3))
+        fine = tuple(Field.draw(rng, 11.0) for _ in range(3))
+        return cls(
+            matrix,
+            coarse,  # type: ignore[arg-type]
+            fine,  # type: ignore[arg-type]
+            coarse_mm=float(rng.uniform(3, 5)),
+            fine_mm=float(rng.uniform(1.0, 1.7)),
+            sulci=Field.draw(rng, 20.0),
+            sulcal_width=float(rng.uniform(0.2, 1.3)),
+            edge=Field.draw(rng, 9.0),
+            ventricle_scale=float(rng.uniform(0.0, 1.0)),
+        )
+
+    def to_atlas_mm(self, grid: Grid) -> Array:
+        """Where in the atlas each voxel of a grid comes from, [3, X, Y, Z], mm."""
+        offset = grid.points_mm() - BRAIN_CENTRE_MM.reshape(3, 1, 1, 1).astype(np.float32)
+        atlas_mm = np.empty_like(offset)
+        for i in range(3):
+            linear = sum(np.float32(self.matrix[i, j]) * offset[j] for j in range(3))
+            moved = np.float32(self.coarse_mm) * self.coarse[i].on(grid)
+            moved += np.float32(self.fine_mm) * self.fine[i].on(grid)
+            atlas_mm[i] = linear + np.float32(BRAIN_CENTRE_MM[i]) + moved
+        return atlas_mm
+
+    def tissues(self, atlas: Atlas, atlas_mm: Array, sulci: Array) -> dict[str, Array]:
+        """Fractions `gm`, `wm`, `csf` (sum one) and the atlas's other maps at atlas positions [3, ...].
+
+        Powers of the probabilities, normalised, give back the sharp borders that averaging over people blurred;
+        `sulci` (this person's field at the same points) widens or narrows the CSF spaces from place to place.
+        """
+        gm, wm = (np.clip(atlas.grid.sample(m, atlas_mm, outside=0.0), 0, 1) for m in (atlas.gm, atlas.wm))
+        csf = np.clip(1 - gm - wm, 0, 1)
+        gain = np.exp(np.float32(self.sulcal_width) + 0.45 * sulci)
+        gm, wm, csf = gm**3, wm**3, (gain * csf) ** 3
+        total = np.maximum(gm + wm + csf, np.float32(1e-6))
+        fractions = {"gm": gm / total, "wm": wm / total, "csf": csf / total}
+        for name, outside in (("depth_mm", -20.0), ("ventricle", 0.0), ("nuclei", 0.0)):
+            fractions[name] = atlas.grid.sample(getattr(atlas, name), atlas_mm, outside=outside)
+        return fractions

@@ -1,0 +1,288 @@
+"""One patient from a seed, the files of a patient, and the table of a cohort."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from .atlas import Grid, Person, load_atlas
+from .signal import MODALITIES, SITES, Body, acquire, weigh
+from .tumour import Biology, Tumour, divide, grow_tumour
+from .vessels import Vessels
+
+GENERATOR_VERSION = "1"
+SCHEMA = "brats2023"
+_TUMOUR_TISSUES = ("necrosis", "solid", "enhancing", "oedema")
+
+
+@dataclass(frozen=True)
+class PhantomCase:
+    """One synthetic patient.
+
+    `images` maps `t1n t1c t2w t2f` to int16 [X, Y, Z], zero outside the brain and positive inside; `label` is uint8 with
+    1 necrotic and non-enhancing core, 2 oedema, 3 enhancing tumour (BraTS 2023); `affine` leads to millimetres, axes
+    right, anterior, superior; `facts` says what the patient has.
+    """
+
+    images: Mapping[str, NDArray[np.int16]]
+    label: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Patient:
+    person: Person
+    vessels: Vessels
+    body: Body
+    tumour: Tumour
+
+
+def _check(seed: int, spacing_mm: float, site: str = "A") -> None:
+    if isinstance(seed, bool) or int(seed) != seed or seed < 0:
+        raise ValueError(f"seed {seed!r} is not a whole number from 0 on; pass one, as seed=3")
+    if not 0.8 <= spacing_mm <= 6:
+        raise ValueError(f"spacing {spacing_mm!r} mm is outside 0.8 to 6 mm; pass one in that range, as spacing_mm=2.0")
+    if site not in SITES:
+        raise ValueError(f"site {site!r} is unknown; choose one of {', '.join(SITES)}")
+
+
+def _patient(seed: int) -> _Patient:
+    """Everything about a patient that no scanner changes."""
+    # One stream an organ: a new draw in one leaves the others as they were.
+    person, vessels, body, biology, growth = (np.random.default_rng([seed, stream]) for stream in range(5))
+    whole = Person.draw(person)
+    kind = Biology.draw(biology)
+    return _Patient(whole, Vessels.draw(vessels), Body.draw(body), grow_tumour(whole, kind, growth))
+
+
+def _anatomy(patient: _Patient, grid: Grid) -> dict[str, Any]:
+    """All maps of a patient on a grid; every map but `inside` is [voxels inside]."""
+    person, tumour = patient.person, patient.tumour
+    atlas = load_atlas(0.0 if grid.spacing_mm < 1.3 else round(0.3 * grid.spacing_mm, 2))
+    atlas_mm = person.to_atlas_mm(grid)
+    depth = atlas.grid.sample(atlas.depth_mm, atlas_mm, outside=-20.0)
+    inside = depth + 0.7 * person.edge.on(grid) > -0.3
+    points = grid.points_mm()[:, inside]
+    push = np.stack([tumour.push_grid.sample(tumour.push_mm[i], points) for i in range(3)])
+    before = points - push
+    # The map into the atlas is smooth: its change over the push is read off the grid rather than drawn again.
+    moved = np.stack([grid.sample(atlas_mm[i], before) for i in range(3)])
+    tissue = person.tissues(atlas, moved, person.sulci.on(grid)[inside])
+    parts = divide(tumour, grid, inside, before, tissue["csf"])
+    return {"inside": inside, "tissue": tissue, "parts": parts, "atlas_mm": moved, "push_mm": push}
+
+
+def _fractions(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+    """Share of every tissue at the brain's voxels; they sum to one."""
+    tissue, parts = maps["tissue"], maps["parts"]
+    shares = {name: getattr(parts, name) for name in _TUMOUR_TISSUES}
+    tumour = np.clip(sum(shares.values()), 0, 1)
+    # Vessels are pushed along or swallowed by the core, and show through oedema.
+    core = np.clip(tumour - shares["oedema"], 0, 1)
+    extra = patient.vessels.parts(grid, maps["inside"], maps["atlas_mm"], tissue)
+    extra = {name: share * (1 - core) for name, share in extra.items()}
+    room = np.clip(1 - sum(extra.values()), 0, 1)
+    shares = {name: share * room for name, share in shares.items()}
+    rest = np.clip(1 - tumour, 0, 1) * room
+    # Oedema takes the place of white matter first, which is where it is; the order of CSF stays.
+    shares |= {name: tissue[name] * rest for name in ("gm", "wm", "csf")} | extra
+    total = np.maximum(sum(shares.values()), np.float32(1e-6))
+    return {name: (share / total).astype(np.float32) for name, share in shares.items()}
+
+
+def synthesise(seed: int, site: str, spacing_mm: float = 2.0) -> PhantomCase:
+    """Make one patient, bit-identical for the same seed, site and spacing in one version of the generator.
+
+    The same seed is the same patient at every site and spacing: sites change the scanner, spacing the grid.
+
+    Args:
+        seed: whole number from 0 on.
+        site: `A`, `B` or `C`, a key of `SITES`.
+        spacing_mm: isotropic voxel size, 0.8 to 6 mm; the field of view is 176 x 224 x 176 mm.
+
+    Raises:
+        ValueError: unknown site, spacing out of range, or negative seed.
+    """
+    _check(seed, spacing_mm, site)
+    grid, scanner, patient = Grid.box(spacing_mm), SITES[site], _patient(seed)
+    maps = _anatomy(patient, grid)
+    inside = maps["inside"]
+    fractions = _fractions(patient, grid, maps)
+    texture = {name: field.on(grid)[inside] for name, field in patient.body.fields.items()}
+    texture["nuclei"] = maps["tissue"]["nuclei"]
+    site_number = list(SITES).index(site)
+    images = {}
+    for channel, modality in enumerate(MODALITIES):
+        sequence = scanner.sequences[modality]
+        signal = weigh(sequence, fractions, patient.body, texture, contrast=modality == "t1c")
+        white, csf = (patient.body.tissues[name] for name in ("wm", "csf"))
+        session = np.random.default_rng([seed, 10 + channel, site_number])
+        noise = np.random.default_rng([seed, 20 + channel, site_number, round(1000 * spacing_mm)])
+        images[modality] = acquire(
+            signal, inside, float(sequence.signal(csf.t1_ms, csf.t2_ms, csf.density)), grid, sequence, scanner,
+            float(sequence.signal(white.t1_ms, white.t2_ms, white.density)), session, noise,
+        )  # fmt: skip
+    label = np.zeros(grid.shape, np.uint8)
+    label[inside] = maps["parts"].label
+    biology = patient.tumour.biology
+    facts = {
+        "seed": int(seed),
+        "site": site,
+        "spacing_mm": float(spacing_mm),
+        "grade": biology.grade,
+        "pattern": biology.pattern,
+        "foci": biology.foci,
+        "volumes_ml": {k: float(np.count_nonzero(label == k) * grid.voxel_ml) for k in (1, 2, 3)},
+        "brain_ml": float(np.count_nonzero(inside) * grid.voxel_ml),
+        "largest_push_mm": float(np.sqrt((patient.tumour.push_mm**2).sum(axis=0)).max()),
+        "seeds_mm": [list(s) for s in patient.tumour.seeds_mm],
+        "generator": GENERATOR_VERSION,
+    }
+    return PhantomCase(images, label, grid.affine, facts)
+
+
+def layers(seed: int, spacing_mm: float = 2.0) -> dict[str, NDArray[np.float32]]:
+    """The maps a patient is built from, for looking at: name to [X, Y, Z] float32 ([3, X, Y, Z] for `push_mm`).
+
+    `healthy_gm healthy_wm healthy_csf` before the tumour; `core_mm` distance to the core's surface, `fluid` of the
+    oedema; `push_mm` the mass effect; then the share of every tissue in the end (`wm gm csf oedema solid enhancing
+    necrosis vessel meninges plexus`), `brain` and `label`.
+
+    Raises:
+        ValueError: spacing out of range, or negative seed.
+    """
+    _check(seed, spacing_mm)
+    grid, patient = Grid.box(spacing_mm), _patient(seed)
+    maps = _anatomy(patient, grid)
+    inside = maps["inside"]
+
+    def volume(values: NDArray[Any]) -> NDArray[np.float32]:
+        filled = np.zeros(inside.shape, np.float32)
+        filled[inside] = values
+        return filled
+
+    atlas = load_atlas(0.0 if spacing_mm < 1.3 else round(0.3 * spacing_mm, 2))
+    healthy = patient.person.tissues(
+        atlas, patient.person.to_atlas_mm(grid)[:, inside], patient.person.sulci.on(grid)[inside]
+    )
+    before = grid.points_mm()[:, inside] - maps["push_mm"]
+    found = {f"healthy_{name}": volume(healthy[name]) for name in ("gm", "wm", "csf")}
+    found["core_mm"] = volume(patient.tumour.grid.sample(patient.tumour.core_mm, before, outside=-60.0))
+    found["fluid"] = volume(patient.tumour.grid.sample(patient.tumour.oedema, before, outside=0.0))
+    found["push_mm"] = np.stack([volume(component) for component in maps["push_mm"]])
+    found |= {name: volume(share) for name, share in _fractions(patient, grid, maps).items()}
+    return found | {"brain": inside.astype(np.float32), "label": volume(maps["parts"].label)}
+
+
+def _file_names(subject: str) -> dict[str, str]:
+    return {name: f"{subject}-{name}.nii.gz" for name in MODALITIES} | {"label": f"{subject}-seg.nii.gz"}
+
+
+def write_case(case: PhantomCase, folder: str | Path, subject: str) -> dict[str, str]:
+    """Write a patient's five files into a folder; returns manifest column to file name.
+
+    Each file is written aside in the same folder and renamed, so that no reader ever sees a part of one.
+
+    Raises:
+        OSError: the folder cannot be written to; nothing half-written stays.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = _file_names(subject)
+    for column, name in names.items():
+        array = case.label if column == "label" else case.images[column]
+        image = nib.Nifti1Image(array, case.affine)
+        image.header.set_xyzt_units("mm")
+        handle, aside = tempfile.mkstemp(prefix=f".{name}.", suffix=".nii.gz", dir=folder)
+        os.close(handle)
+        try:
+            nib.save(image, aside)
+            os.chmod(aside, 0o644)
+            os.replace(aside, folder / name)
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
+    return names
+
+
+def cohort_rows(subjects: int = 60, seed: int = 0, spacing_mm: float = 2.0) -> list[dict[str, Any]]:
+    """The manifest rows of a cohort: train, val and test as 36 : 8 : 16, the three sites balanced within each.
+
+    Paths are relative to the cohort's root, `2mm/phantom-001/phantom-001-t1n.nii.gz`. The first subjects of a smaller
+    cohort are not the same patients as those of a larger one of another seed, but always so for one seed.
+
+    Raises:
+        ValueError: no subjects, negative seed, or spacing out of range.
+    """
+    _check(seed, spacing_mm)
+    if subjects < 1:
+        raise ValueError(f"{subjects} subjects make no cohort; ask for at least 1")
+    val, test = (max(1, round(subjects * share / 60)) if subjects >= 3 else 0 for share in (8, 16))
+    splits = ["train"] * (subjects - val - test) + ["val"] * val + ["test"] * test
+    rows = []
+    for i, split in enumerate(splits):
+        subject = f"phantom-{i + 1:03d}"
+        folder = f"{spacing_mm:g}mm/{subject}"
+        row = {"subject": subject, "split": split, "site": list(SITES)[i % len(SITES)], "seed": seed * 100_000 + i}
+        rows.append(row | {"schema": SCHEMA} | {c: f"{folder}/{n}" for c, n in _file_names(subject).items()})
+    return rows
+
+
+def _materialise_row(row: Mapping[str, Any], root: str, spacing_mm: float) -> str:
+    case = synthesise(int(row["seed"]), str(row["site"]), spacing_mm)
+    write_case(case, (Path(root) / str(row["label"])).parent, str(row["subject"]))
+    return str(row["subject"])
+
+
+def materialise(
+    rows: Sequence[Mapping[str, Any]],
+    root: str | Path,
+    spacing_mm: float,
+    workers: int | None = None,
+    progress: Callable[..., Iterable[Any]] | None = None,
+) -> None:
+    """Write every row whose five files are not all there below `root`.
+
+    Args:
+        rows: as `cohort_rows` gives them.
+        root: folder that the rows' paths are relative to.
+        spacing_mm: voxel size.
+        workers: processes; None for one a core, 1 for this process alone.
+        progress: wraps the iteration like tqdm, called with the iterable, `total` and `desc`.
+
+    Raises:
+        ValueError: as `synthesise`. OSError: the folder cannot be written to.
+    """
+    root = Path(root)
+    for row in rows:
+        _check(int(row["seed"]), spacing_mm, str(row["site"]))
+    missing = [r for r in rows if not all((root / str(r[column])).is_file() for column in (*MODALITIES, "label"))]
+    if not missing:
+        return
+    show = progress or (lambda iterable, **_: iterable)
+    task = partial(_materialise_row, root=str(root), spacing_mm=spacing_mm)
+    workers = min(workers or os.cpu_count() or 1, len(missing))
+    if workers == 1:
+        for row in show(missing, total=len(missing), desc="phantom"):
+            task(row)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(task, dict(row)) for row in missing]
+        try:
+            for job in show(as_completed(jobs), total=len(jobs), desc="phantom"):
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -1,0 +1,248 @@
+"""From tissue to signal: relaxation times, sequence equations, contrast agent, and three scanners.
+
+Relaxation times at 3 T lie between Wansapura et al. (J. Magn. Reson. Imaging 9:531, 1999: white matter 832 / 80 ms, grey
+matter 1331 / 110 ms) and Stanisz et al. (Magn. Reson. Med. 54:507, 2005: 1084 / 69 and 1820 / 99 ms; blood 1932 / 275 ms).
+Tumour and oedema take the long times that relaxometry finds there (Just and Thelen, Radiology 169:779, 1988), within
+that range such that z-scores agree with those of real scans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from .atlas import Array, Field, Grid
+
+MODALITIES = ("t1n", "t1c", "t2w", "t2f")
+# Relaxivities of Gd-DTPA in plasma at 3 T, 1/(mM s): Rohrer et al., Invest. Radiol. 40:715, 2005.
+R1_PER_MM_S, R2_PER_MM_S = 3.7, 5.2
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Relaxation times in ms, proton density relative to water, and contrast agent after injection in mM."""
+
+    t1_ms: float
+    t2_ms: float
+    density: float
+    gadolinium_mm: float = 0.0
+
+
+TISSUES: Mapping[str, Tissue] = MappingProxyType(
+    {
+        "wm": Tissue(930, 72, 0.70, 0.015),
+        "gm": Tissue(1450, 96, 0.82, 0.035),
+        "csf": Tissue(4300, 1500, 1.00, 0.0),
+        "oedema": Tissue(1600, 150, 0.86, 0.02),
+        "solid": Tissue(1650, 150, 0.88, 0.04),
+        "enhancing": Tissue(1500, 130, 0.86, 0.33),
+        "necrosis": Tissue(2300, 220, 0.93, 0.03),
+        # Flowing blood leaves the slice before its echo: little signal without contrast agent.
+        "vessel": Tissue(1900, 60, 0.55, 1.0),
+        "meninges": Tissue(1300, 60, 0.60, 0.5),
+        "plexus": Tissue(1800, 150, 0.90, 0.45),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One acquisition: `kind` is `spin_echo`, `inversion_recovery` or `spoiled_gradient_echo`; times in ms."""
+
+    kind: str
+    tr_ms: float
+    te_ms: float
+    ti_ms: float = 0.0
+    flip_deg: float = 90.0
+    thickness_mm: float = 1.0
+    slice_axis: int = 2
+
+    def signal(self, t1_ms: Array | float, t2_ms: Array | float, density: Array | float) -> Array:
+        """Magnitude of the signal, in units of the proton density of water.
+
+        spin echo:              rho (1 - exp(-TR/T1)) exp(-TE/T2)
+        inversion recovery:     rho |1 - 2 exp(-TI/T1) + exp(-TR/T1)| exp(-TE/T2)
+        spoiled gradient echo:  rho sin(a) (1 - E) / (1 - E cos(a)) exp(-TE/T2), E = exp(-TR/T1)   (Ernst angle formula)
+        (Bernstein, King and Zhou, Handbook of MRI Pulse Sequences, 2004; T2 stands in for T2*.)
+        """
+        recovered = np.exp(-self.tr_ms / np.asarray(t1_ms))
+        if self.kind == "spin_echo":
+            longitudinal = 1 - recovered
+        elif self.kind == "inversion_recovery":
+            longitudinal = np.abs(1 - 2 * np.exp(-self.ti_ms / np.asarray(t1_ms)) + recovered)
+        else:
+            angle = np.deg2rad(self.flip_deg)
+            longitudinal = np.sin(angle) * (1 - recovered) / (1 - recovered * np.cos(angle))
+        return density * longitudinal * np.exp(-self.te_ms / np.asarray(t2_ms))
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """One site: its four sequences, noise (share of white matter's signal at 1 mm), bias (log amplitude), gain (units)."""
+
+    name: str
+    sequences: Mapping[str, Sequence]
+    noise: float
+    bias: float
+    gain: float
+
+
+def null_ti_ms(t1_ms: float, tr_ms: float) -> float:
+    """Inversion time at which an inversion recovery shows nothing of a tissue: T1 ln(2 / (1 + exp(-TR/T1)))."""
+    return float(t1_ms * np.log(2 / (1 + np.exp(-tr_ms / t1_ms))))
+
+
+def _flair(tr_ms: float, te_ms: float, thickness_mm: float, slice_axis: int = 2) -> Sequence:
+    ti_ms = round(null_ti_ms(TISSUES["csf"].t1_ms, tr_ms) / 10) * 10
+    return Sequence("inversion_recovery", tr_ms, te_ms, ti_ms, thickness_mm=thickness_mm, slice_axis=slice_axis)
+
+
+def _site(name: str, noise: float, bias: float, gain: float, *sequences: Sequence) -> Scanner:
+    return Scanner(name, MappingProxyType(dict(zip(MODALITIES, sequences))), noise, bias, gain)
+
+
+SITES: Mapping[str, Scanner] = MappingProxyType(
+    {
+        # A modern protocol: everything three-dimensional but T2.
+        "A": _site(
+            "A", 0.025, 0.07, 1400.0,
+            Sequence("spoiled_gradient_echo", 22, 4, flip_deg=25, thickness_mm=1.0),
+            Sequence("spoiled_gradient_echo", 22, 4, flip_deg=25, thickness_mm=1.0),
+            Sequence("spin_echo", 5200, 98, thickness_mm=3.0),
+            _flair(9000, 115, 1.2, slice_axis=0),
+        ),
+        # A hurried protocol: thick axial slices, and only the scan after contrast in three dimensions.
+        "B": _site(
+            "B", 0.03, 0.10, 2200.0,
+            Sequence("spin_echo", 620, 11, thickness_mm=5.0),
+            Sequence("spoiled_gradient_echo", 25, 5, flip_deg=28, thickness_mm=1.0),
+            Sequence("spin_echo", 4600, 90, thickness_mm=5.0),
+            _flair(9500, 125, 5.0),
+        ),
+        # An older scanner: spin echoes throughout, more noise, a stronger coil profile.
+        "C": _site(
+            "C", 0.045, 0.14, 900.0,
+            Sequence("spin_echo", 560, 10, thickness_mm=3.0),
+            Sequence("spin_echo", 560, 10, thickness_mm=3.0),
+            Sequence("spin_echo", 4200, 105, thickness_mm=3.0),
+            _flair(8400, 105, 4.0, slice_axis=1),
+        ),
+    }
+)  # fmt: skip
+
+
+def shortened(t1_ms: Array | float, t2_ms: Array | float, gadolinium_mm: Array | float) -> tuple[Array, Array]:
+    """T1 and T2 in ms after contrast agent of a concentration in mM: 1/T = 1/T0 + r C."""
+    r1 = 1 / np.asarray(t1_ms) + R1_PER_MM_S / 1000 * np.asarray(gadolinium_mm)
+    r2 = 1 / np.asarray(t2_ms) + R2_PER_MM_S / 1000 * np.asarray(gadolinium_mm)
+    return 1 / r1, 1 / r2
+
+
+@dataclass(frozen=True)
+class Body:
+    """One patient's tissue values (jittered) and the fields that vary them from place to place."""
+
+    tissues: Mapping[str, Tissue]
+    fields: Mapping[str, Field]
+    uptake: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Body:
+        """Draw a patient's tissue values: a few per cent around the literature, more in the tumour."""
+        tissues = {}
+        for name, t in TISSUES.items():
+            spread = 0.025 if name in ("wm", "gm", "csf") else 0.08
+            a, b, c, d = np.exp(rng.normal(0, [spread, spread, 0.25 * spread, 3 * spread]))
+            tissues[name] = Tissue(t.t1_ms * a, t.t2_ms * b, min(t.density * c, 1.0), t.gadolinium_mm * d)
+        fields = {
+            name: Field.draw(rng, knots)
+            for name, knots in (("fine", 2.2), ("grain", 4.0), ("patch", 9.0), ("wide", 30.0))
+        }
+        return cls(MappingProxyType(tissues), MappingProxyType(fields), float(np.exp(rng.normal(0, 0.2))))
+
+
+def weigh(
+    sequence: Sequence, fractions: Mapping[str, Array], body: Body, texture: Mapping[str, Array], contrast: bool
+) -> Array:
+    """Signal of a mixture: every tissue's own signal, weighted by its share of the voxel (partial volume).
+
+    Args:
+        sequence: the acquisition.
+        fractions: share of each tissue, [voxels] each.
+        body: the patient's tissue values.
+        texture: the patient's fields at these voxels, and `nuclei` of the atlas.
+        contrast: after injection of contrast agent.
+    """
+    total = np.zeros_like(fractions["wm"])
+    fine = 0.5 * texture["fine"] + 0.7 * texture["grain"]
+    for name, share in fractions.items():
+        tissue = body.tissues[name]
+        some = share > 1e-3
+        tumour = name in ("oedema", "solid", "enhancing", "necrosis")
+        amount = 0.10 if tumour else 0.0 if name == "csf" else 0.022
+        vary = amount * fine[some]
+        if tumour:
+            vary += 0.08 * texture["patch"][some]
+        if name in ("wm", "gm"):
+            vary += 0.02 * texture["wide"][some]
+        t1 = tissue.t1_ms * np.exp(vary - (0.35 * texture["nuclei"][some] if name in ("wm", "gm") else 0))
+        t2 = tissue.t2_ms * np.exp(1.2 * vary - (0.25 * texture["nuclei"][some] if name == "gm" else 0))
+        if contrast:
+            spread = np.exp(0.35 * texture["grain"][some] + 0.3 * texture["patch"][some]) if tumour else 1.0
+            t1, t2 = shortened(t1, t2, body.uptake * tissue.gadolinium_mm * spread)
+        total[some] += share[some] * sequence.signal(t1, t2, tissue.density)
+    return total
+
+
+def acquire(
+    signal: Array, inside: NDArray[np.bool_], surround: float, grid: Grid, sequence: Sequence, scanner: Scanner,
+    white: float, session: np.random.Generator, noise: np.random.Generator,
+) -> NDArray[np.int16]:  # fmt: skip
+    """What the scanner makes of it: thick slices, coil profile, Rician noise, and integers; zero outside the brain.
+
+    Args:
+        signal: the brain's signal, [voxels inside].
+        inside: the brain's voxels, [X, Y, Z].
+        surround: signal of what lies outside (CSF), with which edge slices are averaged.
+        grid: the scan's grid.
+        sequence: gives slice thickness and direction.
+        scanner: gives noise, bias and gain.
+        white: mean signal of white matter, by which noise and gain are scaled.
+        session: drawn from once a scan, the same at every spacing.
+        noise: draws a value a voxel.
+    """
+    image = np.full(inside.shape, surround, np.float32)
+    image[inside] = signal
+    image = _average_slices(image, grid, sequence, session.uniform())
+    bias = scanner.bias * (0.6 * Field.draw(session, 70.0).on(grid) + 0.35 * Field.draw(session, 45.0).on(grid))
+    image *= np.exp(bias)
+    # Averaging over larger voxels and thicker slices makes less noise.
+    volume = (grid.spacing_mm**2 * max(grid.spacing_mm, sequence.thickness_mm**0.5)) ** 0.5
+    sigma = np.float32(scanner.noise * white * session.uniform(0.7, 1.4) / volume)
+    real, imaginary = (noise.standard_normal(image.shape, dtype=np.float32) for _ in range(2))
+    # Scans reach a common grid by interpolation, which correlates neighbours.
+    blur = 0.45 / grid.spacing_mm
+    real, imaginary = (ndimage.gaussian_filter(n, blur) for n in (real, imaginary))
+    image = np.hypot(image + sigma * real, sigma * imaginary)
+    units = np.rint(image * np.float32(scanner.gain * 0.4 * session.uniform(0.8, 1.25) / white))
+    return np.where(inside, np.clip(units, 1, 4095), 0).astype(np.int16)
+
+
+def _average_slices(image: Array, grid: Grid, sequence: Sequence, phase: float) -> Array:
+    """Average over slices of the sequence's thickness, then interpolate between slice centres."""
+    step = sequence.thickness_mm / grid.spacing_mm
+    if step <= 1.01:
+        return image
+    axis = sequence.slice_axis
+    averaged = ndimage.gaussian_filter1d(image, 0.35 * step, axis=axis, mode="nearest")
+    count = image.shape[axis]
+    position = (np.arange(count) / step) + phase
+    slot = np.floor(position)
+    low, high = (np.clip(np.rint((slot + i - phase) * step).astype(int), 0, count - 1) for i in (0, 1))
+    weight = (position - slot).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+    return np.take(averaged, low, axis=axis) * (1 - weight) + np.take(averaged, high, axis=axis) * weight
