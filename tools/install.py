@@ -2,7 +2,7 @@
 
 Needs only a Python 3.11+ with its standard library. The steps are a venv, the hashed lock, torch, this package
 (editable) and ``pip check``; a stamp with a digest of all that was asked for closes them. Without a stamp, or with
-another digest, the steps are taken again, and pip skips what is there: a half-finished install is completed, not trusted.
+another digest, all steps are taken again, and pip skips what is there: half an install is completed, never trusted.
 
 torch is not in the lock, because the right build depends on the machine: see ``install_torch``.
 """
