@@ -7,7 +7,7 @@ OUT ?= out/$(PRESET)
 MANIFEST ?=
 NOTEBOOKS ?=
 # Tests of one file stay on one worker, in the order of the files: they share what they have trained.
-PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 LOCK_ARGS ?=
 
 BIN := .venv/bin

@@ -265,6 +265,11 @@ def test_the_large_build_is_the_last_resort_and_is_announced(install, monkeypatc
     assert warning.count("\n") == 1
 
 
+def test_a_torch_that_nobody_has_is_an_error_and_not_a_large_download(install, monkeypatch):
+    with pytest.raises(install.InstallError, match=r"^torch: "):
+        Machine(install, monkeypatch, candidate=None, failing=["--torch-backend"])
+
+
 @pytest.mark.parametrize("present", ["2.13.0", "2.13.0+cpu"])
 def test_the_pinned_torch_is_not_installed_twice(install, monkeypatch, present):
     assert Machine(install, monkeypatch, present=present).commands == []
@@ -298,6 +303,16 @@ def test_half_an_install_is_completed(finished):
     assert finished.main() == 0
     assert finished.steps == ["packages", "torch", "mtg_lab", "check"]
     assert finished.STAMP.read_text().strip() == finished.digest()
+
+
+def test_a_package_cut_short_is_installed_again(install, tmp_path):
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    for name in ("whole-1.dist-info", "half-1.dist-info"):
+        (packages / name).mkdir(parents=True)
+        (packages / name / "METADATA").touch()
+    (packages / "whole-1.dist-info" / "INSTALLER").touch()
+    install.forget_half_installed(tmp_path)
+    assert [path.name for path in packages.iterdir()] == ["whole-1.dist-info"]
 
 
 def test_another_pin_is_installed(finished, monkeypatch, tmp_path):

@@ -91,12 +91,23 @@ def install(wanted: str) -> None:
     started = time.monotonic()
     if not venv_is_usable():
         step("environment", [sys.executable, "-m", "venv", "--clear", str(VENV)])
+    forget_half_installed(VENV)
     step("packages", pip("install", "--require-hashes", "--no-deps", "-r", str(LOCK)))
     install_torch(TORCH.read_text(encoding="utf-8").strip())
     step("mtg_lab", pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)))
     step("check", pip("check"))
     STAMP.write_text(wanted + "\n", encoding="utf-8")
     print(f"install: .venv is complete ({time.monotonic() - started:.0f} s)")
+
+
+def forget_half_installed(venv: Path) -> None:
+    """Drop the metadata of packages whose installation was cut short, so that pip installs them again.
+
+    The note of who installed a package is among the last files that pip writes, and never part of the download.
+    """
+    for metadata in venv.glob("lib/python*/site-packages/*.dist-info"):
+        if not (metadata / "INSTALLER").is_file():
+            shutil.rmtree(metadata)
 
 
 def install_torch(pin: str) -> None:
@@ -129,6 +140,8 @@ def install_torch(pin: str) -> None:
     try:
         step("torch (CPU)", [*uv, "--torch-backend", "cpu", pin])
     except InstallError:
+        if report.returncode != 0:
+            raise InstallError(f"torch: {last_complaint(report.stderr)}") from None
         print("install: no CPU build of torch within reach; taking the one for GPUs, which downloads several GB")
         step("torch (GPU)", pip("install", pin))
 
