@@ -12,22 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from mtg_lab.files import write_text
+
 if TYPE_CHECKING:
     from mtg_lab.notebooks import Outcome
 
 Table = list[dict[str, Any]]
-
-
-def write_aside(path: Path, text: str) -> Path:
-    """Write a text file under another name and rename it into place, so that no reader meets half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path
 
 
 def export_html(notebook: Any, path: Path) -> Path:
@@ -41,7 +31,7 @@ def export_html(notebook: Any, path: Path) -> Path:
     )
     resources = {"metadata": {"name": goal(notebook)[0] or path.stem, "path": str(path.parent)}}
     page, _ = exporter.from_notebook_node(without_widget_views(notebook), resources=resources)
-    return write_aside(path, page)
+    return write_text(path, page)
 
 
 def without_widget_views(notebook: Any) -> Any:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtg_lab.errors import InputError
+
 WORDS = {"true": True, "false": False, "null": None, "none": None}
 UNKNOWN = object()  # a declared value that is no literal: any type may replace it
 
 
-class NotebookError(ValueError):
+class NotebookError(InputError):
     """The notebooks or what was asked of them are at fault; the message is one line."""
 
 

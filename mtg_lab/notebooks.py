@@ -14,10 +14,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from mtg_lab.errors import InputError
+from mtg_lab.files import make_folder, write_text
 from mtg_lab.notebook_parameters import NotebookError, Plan, parse_parameters, plan_runs
 
 __all__ = [
@@ -180,6 +183,9 @@ def _place(outcome: Outcome) -> str:
 def _planned(
     notebooks: Sequence[Path], preset: str, parameters: Mapping[str, object], manifest: Path | None
 ) -> list[Plan]:
+    absent = [name for name in ("papermill", "nbconvert", "ipykernel") if find_spec(name) is None]
+    if absent:
+        raise NotebookError(f"running notebooks needs {', '.join(absent)}: pip install 'mtg-lab[lab]'")
     given = dict(parameters)
     if preset != "lab":
         given.setdefault("preset", preset)
@@ -197,14 +203,10 @@ def _planned(
 
 
 def _writable(out: Path) -> Path:
-    probe = out / f".probe-{os.getpid()}"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as fault:
-        raise NotebookError(f"cannot write to {out}: {fault.strerror or fault}; choose another output folder") from None
-    return out.resolve()
+        return make_folder(out).resolve()
+    except InputError as fault:
+        raise NotebookError(str(fault)) from None
 
 
 def _run_one(
@@ -318,13 +320,12 @@ def write_index(outcomes: Iterable[Outcome], out: Path, title: str = "The notebo
 
     Raises :class:`NotebookError` when the file cannot be written.
     """
-    from mtg_lab.notebook_pages import index_html, write_aside
+    from mtg_lab.notebook_pages import index_html
 
-    out = Path(out)
     try:
-        return write_aside(out / "index.html", index_html(list(outcomes), out.resolve(), title))
-    except OSError as fault:
-        raise NotebookError(f"cannot write {out / 'index.html'}: {fault.strerror or fault}") from None
+        return write_text(Path(out) / "index.html", index_html(list(outcomes), Path(out).resolve(), title))
+    except InputError as fault:
+        raise NotebookError(str(fault)) from None
 
 
 def run_grid(
@@ -351,12 +352,12 @@ def run_grid(
     folders = [out / _label(number, point) for number, point in enumerate(points)]
     fixed = {"preset": preset, "manifest": manifest, "cell_timeout": cell_timeout, "html": html, "progress": False}
     pool = executor or ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 1) // 2))
+    futures = [
+        pool.submit(_grid_point, Path(notebook).resolve(), folder, point, fixed)
+        for folder, point in zip(folders, points)
+    ]
+    outcomes: list[Outcome] = []
     try:
-        futures = [
-            pool.submit(_grid_point, Path(notebook).resolve(), folder, point, fixed)
-            for folder, point in zip(folders, points)
-        ]
-        outcomes = []
         for future, folder in zip(futures, folders):
             try:
                 outcomes.append(future.result())
@@ -365,8 +366,8 @@ def run_grid(
     finally:
         if executor is None:
             pool.shutdown(cancel_futures=True)
-    if html:
-        write_index(outcomes, out, title=f"{Path(notebook).stem}: {len(points)} runs")
+        if html:
+            write_index(outcomes, out, title=f"{Path(notebook).stem}: {len(outcomes)} of {len(points)} runs")
     return outcomes
 
 
