@@ -21,7 +21,7 @@ export MTG_LAB_CACHE
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-run: phantom ## execute the notebooks into out/PRESET, with an HTML index (PRESET=smoke|lab|paper, OUT=, MANIFEST=, NOTEBOOKS=)
+run: $(if $(MANIFEST),install,phantom) ## execute the notebooks into out/PRESET, with an HTML index (PRESET=smoke|lab|paper, OUT=, MANIFEST=, NOTEBOOKS=)
 	$(BIN)/mtg-lab run $(NOTEBOOKS) --preset $(PRESET) $(if $(MANIFEST),--manifest "$(MANIFEST)") --out "$(OUT)"
 	@echo "The lab is in $(abspath $(OUT))/index.html"
 
