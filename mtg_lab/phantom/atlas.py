@@ -1,9 +1,9 @@
 """Anatomy: the MNI152 maps, and one person's brain drawn from them.
 
-The anatomy is the symmetric ICBM 2009a average of 152 adults that nilearn carries in its wheel (Fonov et al., NeuroImage
-54:313, 2011): a skull-stripped T1 and the probabilities of grey and white matter; cerebrospinal fluid (CSF) is what they
-leave of the brain. An average is blurred where people differ, so each person gets back what averaging took away: an own
-smooth deformation, sharp tissue borders, and sulci and ventricles of an own width.
+The anatomy is the symmetric ICBM 2009a average of 152 adults that nilearn carries in its wheel (Fonov et al.,
+NeuroImage 54:313, 2011): a skull-stripped T1 and the probabilities of grey and white matter; cerebrospinal fluid (CSF)
+is what they leave of the brain. An average is blurred where people differ, so each person gets back what averaging took
+away: an own smooth deformation, sharp tissue borders, and sulci and ventricles of an own width.
 
 Every random quantity is a field of cubic B-splines on a lattice in millimetres, never a draw per voxel. The same person
 therefore looks the same on a grid of 1 mm and on one of 4 mm.
@@ -11,15 +11,16 @@ therefore looks the same on a grid of 1 mm and on one of 4 mm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 BOX_LOW_MM = np.array([-88.0, -129.0, -83.0])
 BOX_MM = np.array([176.0, 224.0, 176.0])
@@ -85,7 +86,7 @@ class Field:
 
     def on(self, grid: Grid) -> Array:
         """The field at the voxels of a grid, [X, Y, Z]; one axis after the other, since B-splines are separable."""
-        values = self.weights
+        values: Array = self.weights
         for axis in range(3):
             position = np.clip((grid.axis_mm(axis) - BOX_LOW_MM[axis]) / self.knots_mm + 1, 1, values.shape[axis] - 3)
             knot = np.floor(position).astype(int)
@@ -103,8 +104,9 @@ class Field:
 class Atlas:
     """The maps on the template's 1 mm grid, each [197, 233, 189] float32.
 
-    `depth_mm` is the distance to the brain's edge (negative outside), `ventricle` the inner CSF spaces in 0..1,
-    `nuclei` the T1 template's departure from a mix of pure tissues, in units of the grey-white contrast.
+    `depth_mm` is the distance to the brain's edge (negative outside), `ventricle` the inner CSF spaces in 0..1 and
+    `rim` what lies within some millimetres of them, `nuclei` the T1 template's departure from a mix of pure tissues, in
+    units of the grey-white contrast.
     """
 
     grid: Grid
@@ -112,18 +114,22 @@ class Atlas:
     wm: Array
     depth_mm: Array
     ventricle: Array
+    rim: Array
     nuclei: Array
 
 
-@lru_cache(maxsize=3)
-def load_atlas(blur_mm: float = 0.0) -> Atlas:
-    """The atlas, averaged over cubes of `blur_mm` for coarser grids; read once a process."""
-    if blur_mm > 0:
-        sharp = load_atlas()
-        gm, wm, ventricle, nuclei = (
-            ndimage.gaussian_filter(m, blur_mm) for m in (sharp.gm, sharp.wm, sharp.ventricle, sharp.nuclei)
-        )
-        return Atlas(sharp.grid, gm, wm, sharp.depth_mm, ventricle, nuclei)
+@lru_cache(maxsize=4)
+def load_atlas(blur_mm: float) -> Atlas:
+    """The atlas, smoothed by a Gaussian of `blur_mm` (standard deviation) for coarser grids; made once a process."""
+    sharp = _template()
+    if blur_mm == 0:
+        return sharp
+    gm, wm, ventricle = (ndimage.gaussian_filter(m, blur_mm) for m in (sharp.gm, sharp.wm, sharp.ventricle))
+    return replace(sharp, gm=gm, wm=wm, ventricle=ventricle)
+
+
+@lru_cache(maxsize=1)
+def _template() -> Atlas:
     t1, gm, wm = (
         np.asarray(load(resolution=1).dataobj, np.float32)
         for load in (load_mni152_template, load_mni152_gm_template, load_mni152_wm_template)
@@ -147,59 +153,53 @@ def load_atlas(blur_mm: float = 0.0) -> Atlas:
     nuclei[brain] = (t1[brain] - pure @ level) / (level[1] - level[0])
     # Below 2 mm the residual is the blurred cortex; what lasts beyond it are nuclei, tracts and the brain stem.
     nuclei = np.clip(ndimage.gaussian_filter(nuclei, 1.5), -0.6, 0.6) * np.clip((depth - 12) / 8, 0, 1)
-    as32 = np.float32
-    return Atlas(grid, gm, wm, depth.astype(as32), ventricle.astype(as32), nuclei.astype(as32))
+    rim = np.clip(3 * ndimage.gaussian_filter(ventricle, 2.5), 0, 1)
+    depth, ventricle, rim, nuclei = (m.astype(np.float32) for m in (depth, ventricle, rim, nuclei))
+    return Atlas(grid, gm, wm, depth, ventricle, rim, nuclei)
 
 
 @dataclass(frozen=True)
 class Person:
-    """One healthy brain: an affine map and smooth displacements into the atlas, and the width of its CSF spaces."""
+    """One healthy brain: an affine map and smooth displacements into the atlas, and the width of its CSF spaces.
+
+    `warps` are three-component displacements from coarse (shape of the head) to fine (course of the gyri), each with
+    its amplitude in mm; `edge` makes the skull strip uneven.
+    """
 
     matrix: NDArray[np.float64]
-    coarse: tuple[Field, Field, Field]
-    fine: tuple[Field, Field, Field]
-    coarse_mm: float
-    fine_mm: float
+    warps: tuple[tuple[float, tuple[Field, ...]], ...]
     sulci: Field
     sulcal_width: float
     edge: Field
-    ventricle_scale: float
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Person:
         """Draw a person; brains of 1.3 to 1.9 litres, as in patients (the template itself has 1.9)."""
-        scale = np.exp(rng.normal(0, 0.02, 3)) * np.exp(rng.normal(np.log(0.95), 0.02))
-        angles = rng.normal(0, np.deg2rad([3, 2, 3]))
+        scale = np.exp(rng.normal(0, 0.02, 3)) * np.exp(rng.normal(np.log(0.96), 0.02))
         matrix = np.diag(1 / scale)
-        for axis, angle in enumerate(angles):
+        for axis, angle in enumerate(rng.normal(0, np.deg2rad([3, 2, 3]))):
             i, j = [(1, 2), (0, 2), (0, 1)][axis]
             turn = np.eye(3)
             turn[i, i] = turn[j, j] = np.cos(angle)
             turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
             matrix = turn @ matrix
-        coarse = tuple(Field.draw(rng, 36.0) for _ in range(3))
-        fine = tuple(Field.draw(rng, 11.0) for _ in range(3))
-        return cls(
-            matrix,
-            coarse,  # type: ignore[arg-type]
-            fine,  # type: ignore[arg-type]
-            coarse_mm=float(rng.uniform(3, 5)),
-            fine_mm=float(rng.uniform(1.0, 1.7)),
-            sulci=Field.draw(rng, 20.0),
-            sulcal_width=float(rng.uniform(0.2, 1.3)),
-            edge=Field.draw(rng, 9.0),
-            ventricle_scale=float(rng.uniform(0.0, 1.0)),
+        warps = tuple(
+            (float(rng.uniform(low, high)), tuple(Field.draw(rng, knots) for _ in range(3)))
+            for knots, low, high in ((48.0, 2.5, 4.0), (22.0, 0.8, 1.4), (11.0, 0.9, 1.4), (6.0, 0.4, 0.7))
         )
+        sulci, edge = Field.draw(rng, 20.0), Field.draw(rng, 9.0)
+        return cls(matrix, warps, sulci, sulcal_width=float(rng.uniform(0.4, 1.4)), edge=edge)
 
     def to_atlas_mm(self, grid: Grid) -> Array:
         """Where in the atlas each voxel of a grid comes from, [3, X, Y, Z], mm."""
-        offset = grid.points_mm() - BRAIN_CENTRE_MM.reshape(3, 1, 1, 1).astype(np.float32)
-        atlas_mm = np.empty_like(offset)
+        axes = [grid.axis_mm(a) - np.float32(BRAIN_CENTRE_MM[a]) for a in range(3)]
+        x, y, z = axes[0][:, None, None], axes[1][:, None], axes[2]
+        atlas_mm = np.empty((3, *grid.shape), np.float32)
         for i in range(3):
-            linear = sum(np.float32(self.matrix[i, j]) * offset[j] for j in range(3))
-            moved = np.float32(self.coarse_mm) * self.coarse[i].on(grid)
-            moved += np.float32(self.fine_mm) * self.fine[i].on(grid)
-            atlas_mm[i] = linear + np.float32(BRAIN_CENTRE_MM[i]) + moved
+            a, b, c = self.matrix[i].astype(np.float32)
+            atlas_mm[i] = (a * x + b * y) + (c * z + np.float32(BRAIN_CENTRE_MM[i]))
+            for amplitude, fields in self.warps:
+                atlas_mm[i] += np.float32(amplitude) * fields[i].on(grid)
         return atlas_mm
 
     def tissues(self, atlas: Atlas, atlas_mm: Array, sulci: Array) -> dict[str, Array]:
@@ -212,8 +212,23 @@ class Person:
         csf = np.clip(1 - gm - wm, 0, 1)
         gain = np.exp(np.float32(self.sulcal_width) + 0.45 * sulci)
         gm, wm, csf = gm**3, wm**3, (gain * csf) ** 3
+        furrow = _folia(atlas_mm, sulci) * gm
+        gm, csf = gm - furrow, csf + furrow
         total = np.maximum(gm + wm + csf, np.float32(1e-6))
         fractions = {"gm": gm / total, "wm": wm / total, "csf": csf / total}
-        for name, outside in (("depth_mm", -20.0), ("ventricle", 0.0), ("nuclei", 0.0)):
+        for name, outside in (("depth_mm", -20.0), ("ventricle", 0.0), ("rim", 0.0), ("nuclei", 0.0)):
             fractions[name] = atlas.grid.sample(getattr(atlas, name), atlas_mm, outside=outside)
         return fractions
+
+
+def _folia(atlas_mm: Array, uneven: Array) -> Array:
+    """Share of CSF, 0..1, in the furrows between the folia of the cerebellum, which the average has blurred away.
+
+    Folia fan out from the fourth ventricle in the sagittal plane, a furrow every 9 degrees or so.
+    """
+    x, y, z = atlas_mm
+    cerebellum = np.clip((-12 - z) / 4, 0, 1) * np.clip((-46 - y) / 5, 0, 1) * np.clip((52 - np.abs(x)) / 4, 0, 1)
+    angle = np.arctan2(z + 32, -(y + 42)) + 0.0022 * np.abs(x)
+    radius = np.hypot(z + 32, y + 42)
+    wave = np.cos(40 * angle + 3 * uneven)
+    return cerebellum * np.clip(2.5 * (wave - 0.55), 0, 1) * np.clip((radius - 14) / 8, 0, 1) * np.float32(0.4)

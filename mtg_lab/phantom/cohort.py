@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from .atlas import Grid, Person, load_atlas
+from .atlas import Array, Atlas, Grid, Person, load_atlas
 from .signal import MODALITIES, SITES, Body, acquire, weigh
 from .tumour import Biology, Tumour, divide, grow_tumour
 from .vessels import Vessels
@@ -30,9 +30,9 @@ _TUMOUR_TISSUES = ("necrosis", "solid", "enhancing", "oedema")
 class PhantomCase:
     """One synthetic patient.
 
-    `images` maps `t1n t1c t2w t2f` to int16 [X, Y, Z], zero outside the brain and positive inside; `label` is uint8 with
-    1 necrotic and non-enhancing core, 2 oedema, 3 enhancing tumour (BraTS 2023); `affine` leads to millimetres, axes
-    right, anterior, superior; `facts` says what the patient has.
+    `images` maps `t1n t1c t2w t2f` to int16 [X, Y, Z], zero outside the brain and positive inside; `label` is uint8
+    with 1 necrotic and non-enhancing core, 2 oedema, 3 enhancing tumour (BraTS 2023); `affine` leads to millimetres,
+    axes right, anterior, superior; `facts` says what the patient has.
     """
 
     images: Mapping[str, NDArray[np.int16]]
@@ -67,13 +67,18 @@ def _patient(seed: int) -> _Patient:
     return _Patient(whole, Vessels.draw(vessels), Body.draw(body), grow_tumour(whole, kind, growth))
 
 
+def _atlas_for(grid: Grid) -> Atlas:
+    # A coarse voxel must average over its volume rather than pick a point of it.
+    return load_atlas(0.0 if grid.spacing_mm < 1.3 else round(0.3 * grid.spacing_mm, 2))
+
+
 def _anatomy(patient: _Patient, grid: Grid) -> dict[str, Any]:
     """All maps of a patient on a grid; every map but `inside` is [voxels inside]."""
     person, tumour = patient.person, patient.tumour
-    atlas = load_atlas(0.0 if grid.spacing_mm < 1.3 else round(0.3 * grid.spacing_mm, 2))
+    atlas = _atlas_for(grid)
     atlas_mm = person.to_atlas_mm(grid)
     depth = atlas.grid.sample(atlas.depth_mm, atlas_mm, outside=-20.0)
-    inside = depth + 0.7 * person.edge.on(grid) > -0.3
+    inside = depth + 1.1 * person.edge.on(grid) > 0.4
     points = grid.points_mm()[:, inside]
     push = np.stack([tumour.push_grid.sample(tumour.push_mm[i], points) for i in range(3)])
     before = points - push
@@ -84,7 +89,7 @@ def _anatomy(patient: _Patient, grid: Grid) -> dict[str, Any]:
     return {"inside": inside, "tissue": tissue, "parts": parts, "atlas_mm": moved, "push_mm": push}
 
 
-def _fractions(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+def _fractions(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> dict[str, Array]:
     """Share of every tissue at the brain's voxels; they sum to one."""
     tissue, parts = maps["tissue"], maps["parts"]
     shares = {name: getattr(parts, name) for name in _TUMOUR_TISSUES}
@@ -98,6 +103,8 @@ def _fractions(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> dict[str,
     rest = np.clip(1 - tumour, 0, 1) * room
     # Oedema takes the place of white matter first, which is where it is; the order of CSF stays.
     shares |= {name: tissue[name] * rest for name in ("gm", "wm", "csf")} | extra
+    scarred = shares["wm"] * patient.body.gliosis(grid, maps["inside"], tissue["rim"])
+    shares |= {"wm": shares["wm"] - scarred, "gliosis": scarred}
     total = np.maximum(sum(shares.values()), np.float32(1e-6))
     return {name: (share / total).astype(np.float32) for name, share in shares.items()}
 
@@ -153,12 +160,12 @@ def synthesise(seed: int, site: str, spacing_mm: float = 2.0) -> PhantomCase:
     return PhantomCase(images, label, grid.affine, facts)
 
 
-def layers(seed: int, spacing_mm: float = 2.0) -> dict[str, NDArray[np.float32]]:
+def layers(seed: int, spacing_mm: float = 2.0) -> dict[str, Array]:
     """The maps a patient is built from, for looking at: name to [X, Y, Z] float32 ([3, X, Y, Z] for `push_mm`).
 
     `healthy_gm healthy_wm healthy_csf` before the tumour; `core_mm` distance to the core's surface, `fluid` of the
     oedema; `push_mm` the mass effect; then the share of every tissue in the end (`wm gm csf oedema solid enhancing
-    necrosis vessel meninges plexus`), `brain` and `label`.
+    necrosis vessel meninges plexus gliosis`), `brain` and `label`.
 
     Raises:
         ValueError: spacing out of range, or negative seed.
@@ -168,12 +175,12 @@ def layers(seed: int, spacing_mm: float = 2.0) -> dict[str, NDArray[np.float32]]
     maps = _anatomy(patient, grid)
     inside = maps["inside"]
 
-    def volume(values: NDArray[Any]) -> NDArray[np.float32]:
+    def volume(values: NDArray[Any]) -> Array:
         filled = np.zeros(inside.shape, np.float32)
         filled[inside] = values
         return filled
 
-    atlas = load_atlas(0.0 if spacing_mm < 1.3 else round(0.3 * spacing_mm, 2))
+    atlas = _atlas_for(grid)
     healthy = patient.person.tissues(
         atlas, patient.person.to_atlas_mm(grid)[:, inside], patient.person.sulci.on(grid)[inside]
     )

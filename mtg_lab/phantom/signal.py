@@ -1,9 +1,9 @@
 """From tissue to signal: relaxation times, sequence equations, contrast agent, and three scanners.
 
-Relaxation times at 3 T lie between Wansapura et al. (J. Magn. Reson. Imaging 9:531, 1999: white matter 832 / 80 ms, grey
-matter 1331 / 110 ms) and Stanisz et al. (Magn. Reson. Med. 54:507, 2005: 1084 / 69 and 1820 / 99 ms; blood 1932 / 275 ms).
-Tumour and oedema take the long times that relaxometry finds there (Just and Thelen, Radiology 169:779, 1988), within
-that range such that z-scores agree with those of real scans.
+Relaxation times at 3 T (T1 / T2) lie between Wansapura et al. (J. Magn. Reson. Imaging 9:531, 1999: white matter
+832 / 80 ms, grey matter 1331 / 110 ms) and Stanisz et al. (Magn. Reson. Med. 54:507, 2005: 1084 / 69 and 1820 / 99 ms;
+blood 1932 / 275 ms). Tumour and oedema take the long times that relaxometry finds there (Just and Thelen, Radiology
+169:779, 1988), within that range such that z-scores agree with those of real scans.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ class Tissue:
 
 TISSUES: Mapping[str, Tissue] = MappingProxyType(
     {
-        "wm": Tissue(930, 72, 0.70, 0.015),
-        "gm": Tissue(1450, 96, 0.82, 0.035),
+        "wm": Tissue(900, 72, 0.70, 0.01),
+        "gm": Tissue(1550, 96, 0.82, 0.02),
         "csf": Tissue(4300, 1500, 1.00, 0.0),
-        "oedema": Tissue(1600, 150, 0.86, 0.02),
-        "solid": Tissue(1650, 150, 0.88, 0.04),
-        "enhancing": Tissue(1500, 130, 0.86, 0.33),
-        "necrosis": Tissue(2300, 220, 0.93, 0.03),
+        "gliosis": Tissue(1250, 115, 0.78, 0.015),
+        "oedema": Tissue(1800, 190, 0.85, 0.02),
+        "solid": Tissue(1650, 160, 0.88, 0.04),
+        "enhancing": Tissue(1600, 145, 0.87, 0.15),
+        "necrosis": Tissue(2350, 300, 0.93, 0.02),
         # Flowing blood leaves the slice before its echo: little signal without contrast agent.
-        "vessel": Tissue(1900, 60, 0.55, 1.0),
-        "meninges": Tissue(1300, 60, 0.60, 0.5),
-        "plexus": Tissue(1800, 150, 0.90, 0.45),
+        "vessel": Tissue(1900, 60, 0.55, 0.5),
+        "meninges": Tissue(1300, 60, 0.60, 0.25),
+        "plexus": Tissue(1800, 150, 0.90, 0.22),
     }
 )
 
@@ -83,7 +84,7 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Scanner:
-    """One site: its four sequences, noise (share of white matter's signal at 1 mm), bias (log amplitude), gain (units)."""
+    """One site: four sequences, noise (share of white matter's signal at 1 mm), bias (log amplitude), gain (units)."""
 
     name: str
     sequences: Mapping[str, Sequence]
@@ -130,7 +131,7 @@ SITES: Mapping[str, Scanner] = MappingProxyType(
             Sequence("spin_echo", 560, 10, thickness_mm=3.0),
             Sequence("spin_echo", 560, 10, thickness_mm=3.0),
             Sequence("spin_echo", 4200, 105, thickness_mm=3.0),
-            _flair(8400, 105, 4.0, slice_axis=1),
+            _flair(8400, 105, 4.0),
         ),
     }
 )  # fmt: skip
@@ -150,20 +151,35 @@ class Body:
     tissues: Mapping[str, Tissue]
     fields: Mapping[str, Field]
     uptake: float
+    ageing: float
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Body:
         """Draw a patient's tissue values: a few per cent around the literature, more in the tumour."""
         tissues = {}
         for name, t in TISSUES.items():
-            spread = 0.025 if name in ("wm", "gm", "csf") else 0.08
-            a, b, c, d = np.exp(rng.normal(0, [spread, spread, 0.25 * spread, 3 * spread]))
+            spread = 0.025 if name in ("wm", "gm", "csf") else 0.12 if name == "necrosis" else 0.08
+            a, b, c, d = np.exp(rng.normal(0, [spread, spread, 0.25 * spread, 2 * spread]))
             tissues[name] = Tissue(t.t1_ms * a, t.t2_ms * b, min(t.density * c, 1.0), t.gadolinium_mm * d)
         fields = {
             name: Field.draw(rng, knots)
-            for name, knots in (("fine", 2.2), ("grain", 4.0), ("patch", 9.0), ("wide", 30.0))
+            for name, knots in (("fine", 2.2), ("grain", 4.0), ("patch", 9.0), ("wide", 30.0), ("spots", 5.0))
         }
-        return cls(MappingProxyType(tissues), MappingProxyType(fields), float(np.exp(rng.normal(0, 0.2))))
+        return cls(
+            MappingProxyType(tissues),
+            MappingProxyType(fields),
+            float(np.exp(rng.normal(0, 0.12))),
+            float(rng.uniform(0, 1)),
+        )
+
+    def gliosis(self, scan: Grid, inside: NDArray[np.bool_], rim: Array) -> Array:
+        """Share of white matter scarred by age, [voxels]: caps at the ventricles and a few spots, bright on t2f.
+
+        They are in many patients' scans, look like oedema, and are not labelled.
+        """
+        spots, patch = (self.fields[name].on(scan)[inside] for name in ("spots", "patch"))
+        caps = self.ageing * np.clip(1.3 * rim - 0.15 + 0.25 * patch, 0, 1)
+        return np.clip(caps + np.clip(1.5 * (spots + self.ageing + 0.4 * patch - 3.6), 0, 1), 0, 1)
 
 
 def weigh(
@@ -190,8 +206,8 @@ def weigh(
             vary += 0.08 * texture["patch"][some]
         if name in ("wm", "gm"):
             vary += 0.02 * texture["wide"][some]
-        t1 = tissue.t1_ms * np.exp(vary - (0.35 * texture["nuclei"][some] if name in ("wm", "gm") else 0))
-        t2 = tissue.t2_ms * np.exp(1.2 * vary - (0.25 * texture["nuclei"][some] if name == "gm" else 0))
+        t1: Array = tissue.t1_ms * np.exp(vary - (0.35 * texture["nuclei"][some] if name in ("wm", "gm") else 0))
+        t2: Array = tissue.t2_ms * np.exp(1.2 * vary - (0.25 * texture["nuclei"][some] if name == "gm" else 0))
         if contrast:
             spread = np.exp(0.35 * texture["grain"][some] + 0.3 * texture["patch"][some]) if tumour else 1.0
             t1, t2 = shortened(t1, t2, body.uptake * tissue.gadolinium_mm * spread)
@@ -218,7 +234,7 @@ def acquire(
     """
     image = np.full(inside.shape, surround, np.float32)
     image[inside] = signal
-    image = _average_slices(image, grid, sequence, session.uniform())
+    image = _average_slices(image, grid, sequence, session)
     bias = scanner.bias * (0.6 * Field.draw(session, 70.0).on(grid) + 0.35 * Field.draw(session, 45.0).on(grid))
     image *= np.exp(bias)
     # Averaging over larger voxels and thicker slices makes less noise.
@@ -233,16 +249,28 @@ def acquire(
     return np.where(inside, np.clip(units, 1, 4095), 0).astype(np.int16)
 
 
-def _average_slices(image: Array, grid: Grid, sequence: Sequence, phase: float) -> Array:
-    """Average over slices of the sequence's thickness, then interpolate between slice centres."""
+def _average_slices(image: Array, grid: Grid, sequence: Sequence, session: np.random.Generator) -> Array:
+    """Average over slices of the sequence's thickness, each of its own brightness, and interpolate between centres."""
+    phase, drift = session.uniform(), session.normal(0, 0.02, 256)
     step = sequence.thickness_mm / grid.spacing_mm
     if step <= 1.01:
         return image
     axis = sequence.slice_axis
     averaged = ndimage.gaussian_filter1d(image, 0.35 * step, axis=axis, mode="nearest")
     count = image.shape[axis]
-    position = (np.arange(count) / step) + phase
-    slot = np.floor(position)
-    low, high = (np.clip(np.rint((slot + i - phase) * step).astype(int), 0, count - 1) for i in (0, 1))
-    weight = (position - slot).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
-    return np.take(averaged, low, axis=axis) * (1 - weight) + np.take(averaged, high, axis=axis) * weight
+    position = np.arange(count) / step + phase
+    first, last = int(np.floor(position[0])), int(np.ceil(position[-1]))
+    slices = _interpolate((np.arange(first, last + 1) - phase) * step, averaged, axis)
+    # Slices are excited one after the other; those of a thick two-dimensional scan never quite match.
+    if sequence.thickness_mm >= 2.5:
+        gain = np.exp(drift[: last - first + 1]).astype(np.float32)
+        slices = slices * gain.reshape([-1 if a == axis else 1 for a in range(3)])
+    return _interpolate(position - first, slices, axis)
+
+
+def _interpolate(position: Array, volume: Array, axis: int) -> Array:
+    """Linear interpolation along one axis at positions in voxels; beyond the ends, the last value."""
+    position = np.clip(position, 0, volume.shape[axis] - 1)
+    low = np.minimum(position.astype(int), volume.shape[axis] - 2)
+    weight = (position - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+    return np.take(volume, low, axis=axis) * (1 - weight) + np.take(volume, low + 1, axis=axis) * weight

@@ -18,6 +18,7 @@ from .atlas import BOX_LOW_MM, BOX_MM, Array, Field, Grid, Person, load_atlas
 
 GROWTH_MM = 2.0
 PUSH_MM = 4.0
+REACH_MM = 74.0
 NECROSIS, OEDEMA, ENHANCING = 1, 2, 3
 
 
@@ -43,7 +44,7 @@ class Biology:
         """Draw kind and sizes with the frequencies and volumes of BraTS: one in four low grade, one in six bifocal."""
         pattern = str(rng.choice(["ring", "solid", "patchy", "low"], p=[0.48, 0.15, 0.15, 0.22]))
         core = float(np.clip(np.exp(rng.normal(np.log(22), 0.65)), 4, 70))
-        oedema = float(np.clip(np.exp(rng.normal(np.log(42), 0.6)), 8, 110))
+        oedema = float(np.clip(np.exp(rng.normal(np.log(50), 0.6)), 8, 130))
         if pattern == "low":
             core, oedema = float(np.clip(1.5 * core, 8, 80)), 0.4 * oedema
         elif pattern == "patchy":
@@ -55,7 +56,7 @@ class Biology:
             core_ml=core,
             oedema_ml=oedema,
             rim_mm=float(rng.uniform(2.5, 5.5)),
-            expansion=float(rng.uniform(0.3, 0.9)),
+            expansion=float(rng.uniform(0.4, 1.2)),
         )
 
 
@@ -111,7 +112,7 @@ def grow(density: Array, diffusion: Array, proliferation: Array, target_voxels: 
 
 
 def displacement(source: Array, spacing_mm: float) -> Array:
-    """Smallest displacement u [3, X, Y, Z] in mm with div u = `source`: u = grad phi, laplace phi = source, zero at the box.
+    """Smallest displacement u [3, X, Y, Z] in mm with div u = `source`: the gradient of a potential, zero at the box.
 
     A growing mass has a positive source, CSF that is squeezed out a negative one; elsewhere tissue keeps its volume.
     The Poisson equation is solved exactly on the grid by the discrete sine transform.
@@ -165,18 +166,22 @@ def grow_tumour(person: Person, biology: Biology, rng: np.random.Generator) -> T
     heterogeneity = [Field.draw(rng, knots) for knots in (14.0, 6.0)]
     texture = tuple(Field.draw(rng, knots) for knots in (11.0, 6.5, 4.0, 2.6, 9.0, 5.0))
 
-    grid = _region(seeds.mean(axis=0), 62.0)
+    centre = seeds.mean(axis=0)
+    grid = _region(centre, REACH_MM)
     tissue = person.tissues(load_atlas(0.6), person.to_atlas_mm(grid), person.sulci.on(grid))
     inside = (tissue["csf"] < 0.5) & (tissue["depth_mm"] > 1.0)
-    uneven = 0.8 * heterogeneity[0].on(grid) + 0.5 * heterogeneity[1].on(grid)
+    # Growth slows down before it meets the end of the grid, which would cut it flat.
     points = grid.points_mm()
+    away = np.sqrt(((points - centre.reshape(3, 1, 1, 1).astype(np.float32)) ** 2).sum(axis=0))
+    within = np.clip((REACH_MM - 3 - away) / 25, 0, 1)
+    uneven = 0.8 * heterogeneity[0].on(grid) + 0.5 * heterogeneity[1].on(grid)
     cells = np.zeros(grid.shape, np.float32)
     for i, seed in enumerate(seeds):
         radius = 5.0 if i == 0 else 4.0
         cells[((points - seed.reshape(3, 1, 1, 1).astype(np.float32)) ** 2).sum(axis=0) < radius**2] = 0.9
     cells *= inside
 
-    speed = np.exp(np.clip(uneven, -1.5, 1.0)) / np.float32(np.e)
+    speed = within * np.exp(np.clip(uneven, -1.5, 1.0)) / np.float32(np.e)
     along = np.where(inside, 0.16 * (tissue["wm"] + 0.35 * tissue["gm"]) * speed, 0).astype(np.float32)
     rate = (0.3 * speed).astype(np.float32)
     cells = grow(cells, along, rate, biology.core_ml / grid.voxel_ml)
@@ -186,10 +191,12 @@ def grow_tumour(person: Person, biology: Biology, rng: np.random.Generator) -> T
     core_mm = ndimage.gaussian_filter(core_mm.astype(np.float32) * np.float32(GROWTH_MM), 0.5)
 
     # Fluid follows the white matter and stops at the cortex: that is what draws the fingers.
-    permeable = np.clip(tissue["wm"] + 0.03 * tissue["gm"], 0, 1) ** 1.5 * np.exp(0.35 * np.clip(uneven, -2, 1.5))
+    permeable = (
+        np.clip(tissue["wm"] + 0.03 * tissue["gm"], 0, 1) ** 1.5 * within * np.exp(0.35 * np.clip(uneven, -2, 1.5))
+    )
     along = np.where(inside, 0.16 * np.clip(permeable, 0, 1), 0).astype(np.float32)
     whole_voxels = np.count_nonzero(core) + biology.oedema_ml / grid.voxel_ml
-    oedema = grow(np.where(core, 1, 0).astype(np.float32), along, 0.12 * np.clip(permeable, 0, 1), whole_voxels)
+    oedema = grow(np.where(core, 1, 0).astype(np.float32), along, 0.12 * permeable, whole_voxels)
 
     push_mm = _push(biology, grid, core_mm, oedema, push_grid, brain)
     return Tumour(biology, grid, core_mm, oedema, push_grid, push_mm, tuple(map(tuple, seeds.tolist())), texture)
@@ -235,10 +242,10 @@ def divide(tumour: Tumour, scan: Grid, inside: NDArray[np.bool_], before_mm: Arr
     biology = tumour.biology
     broad, middle, small, tiny, island, speck = (f.on(scan)[inside] for f in tumour.texture)
     depth = tumour.grid.sample(tumour.core_mm, before_mm, outside=-60.0)
-    depth = depth + 0.9 * middle + 0.7 * small + 0.45 * tiny
+    depth = depth + 0.9 * middle + 0.75 * small + 0.6 * tiny
     core = np.clip(depth / 1.6 + 0.5, 0, 1) * np.clip(1.6 - 2 * csf, 0, 1)
 
-    rim_mm = biology.rim_mm * np.exp(0.45 * broad + 0.35 * small)
+    rim_mm = biology.rim_mm * np.exp(0.45 * broad + 0.4 * small + 0.2 * tiny)
     if biology.pattern == "ring":
         ring = np.clip((rim_mm - depth) / 1.6 + 0.5, 0, 1)
         ring = np.maximum(ring, np.clip(1.6 * (island + 0.6 * speck - 2.2), 0, 1))

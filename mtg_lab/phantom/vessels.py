@@ -7,11 +7,14 @@ the curves on which two random fields vanish at once, kept where CSF is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .atlas import Array, Field, Grid
+
+Course = tuple[tuple[float, float, float], ...]
 
 # Right-hand side, MNI mm; x is mirrored. Radius in mm, then the course.
 _PAIRED = (
@@ -26,7 +29,7 @@ _SINGLE = (
     (1.8, ((0, -34, -62), (0, -30, -40), (0, -20, -22), (0, -17, -18))),  # basilar artery
     (2.2, ((0, -36, 9), (0, -44, 12), (0, -56, 4), (0, -84, -8))),  # great vein, straight sinus
 )
-_PLEXUS = ((2.6, ((27, -36, -8), (25, -42, 4), (20, -38, 15), (10, -18, 18), (6, -4, 15))),)
+_PLEXUS = ((1.7, ((26, -38, -2), (24, -41, 5), (20, -37, 14), (9, -16, 17), (6, -4, 14))),)
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Vessels:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Vessels:
         """Draw one person's vessels."""
-        fields = [Field.draw(rng, knots) for knots in (9.0, 9.0, 25.0, 12.0)]
-        return cls(*fields, radius_mm=float(rng.uniform(0.6, 1.0)))
+        first, second, calibre, meninges = (Field.draw(rng, knots) for knots in (7.5, 7.5, 25.0, 12.0))
+        return cls(first, second, calibre, meninges, radius_mm=float(rng.uniform(0.8, 1.2)))
 
     def parts(
         self, scan: Grid, inside: NDArray[np.bool_], atlas_mm: Array, tissue: dict[str, Array]
@@ -64,7 +67,7 @@ class Vessels:
         # A B-spline field of variance one changes by about 0.9 a knot, so this is the distance to the curve in mm.
         distance = np.sqrt(first**2 + second**2) * np.float32(self.first.knots_mm / 0.9 * 0.8)
         small = np.clip((self.radius_mm * np.exp(0.3 * calibre) - distance) / half + 0.5, 0, 1)
-        small = small * np.clip(2.5 * csf + 1.2 * (depth < 2.5), 0, 1) * (tissue["ventricle"] < 0.3)
+        small = small * np.clip(3 * csf + 1.2 * (depth < 2.5) - 0.1, 0, 1) * (tissue["ventricle"] < 0.3)
 
         large = np.zeros_like(csf)
         for radius, course in [*_both(_PAIRED), *_SINGLE]:
@@ -75,10 +78,10 @@ class Vessels:
         vessel = np.maximum(np.maximum(small, sinus), large * np.clip(3 * csf + 0.5, 0, 1))
 
         falx = np.clip((0.7 - np.abs(x)) / half + 0.5, 0, 1) * csf * (tissue["ventricle"] < 0.1)
-        meninges = np.maximum(np.clip((0.9 + 0.5 * patches - depth) / half, 0, 1) * csf, 0.6 * falx)
+        meninges = np.maximum(np.clip((0.5 + 0.6 * patches - depth) / half, 0, 1) * csf, 0.6 * falx)
         plexus = np.zeros_like(csf)
         for radius, course in _both(_PLEXUS):
-            rough = radius + 0.7 * first + 0.7 * patches
+            rough = radius + 0.9 * first + 0.6 * patches
             plexus = np.maximum(plexus, np.clip((rough - _distance_mm(atlas_mm, course)) / half + 0.5, 0, 1))
         return {
             "vessel": vessel,
@@ -87,15 +90,16 @@ class Vessels:
         }
 
 
-def _both(courses):  # type: ignore[no-untyped-def]
+def _both(courses: tuple[tuple[float, Course], ...]) -> list[tuple[float, Course]]:
     return [(r, tuple((s * x, y, z) for x, y, z in course)) for r, course in courses for s in (1, -1)]
 
 
-def _distance_mm(points: Array, course: tuple[tuple[float, float, float], ...]) -> Array:
+def _distance_mm(points: Array, course: Course) -> Array:
     """Distance of points [3, voxels] to a polyline."""
     nearest = np.full(points.shape[1], 1e6, np.float32)
-    for start, stop in zip(course, course[1:]):
-        a, along = np.float32(start), np.float32(stop) - np.float32(start)
+    for start, stop in pairwise(course):
+        a = np.asarray(start, np.float32)
+        along = np.asarray(stop, np.float32) - a
         offset = points - a[:, None]
         t = np.clip((offset * along[:, None]).sum(axis=0) / (along**2).sum(), 0, 1)
         nearest = np.minimum(nearest, ((offset - t * along[:, None]) ** 2).sum(axis=0))
