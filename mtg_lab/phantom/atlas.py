@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 
 Array = NDArray[np.floating[Any]]
 
@@ -100,13 +100,29 @@ class Field:
         return values
 
 
+def displacement(source: Array, spacing_mm: float) -> Array:
+    """Smallest displacement u [3, X, Y, Z] in mm with div u = `source`: the gradient of a potential, zero at the box.
+
+    A growing mass has a positive source, CSF that is squeezed out a negative one; elsewhere tissue keeps its volume.
+    The Poisson equation is solved exactly on the grid by the discrete sine transform.
+    """
+    transformed = fft.dstn(source.astype(np.float64), type=1)
+    eigenvalue = sum(
+        (2 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1)) - 2).reshape([-1 if a == axis else 1 for a in range(3)])
+        for axis, n in enumerate(source.shape)
+    )
+    potential = fft.idstn(transformed / eigenvalue, type=1) * spacing_mm**2
+    return np.stack(np.gradient(potential, spacing_mm)).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Atlas:
     """The maps on the template's 1 mm grid, each [197, 233, 189] float32.
 
     `depth_mm` is the distance to the brain's edge (negative outside), `ventricle` the inner CSF spaces in 0..1 and
     `rim` what lies within some millimetres of them, `nuclei` the T1 template's departure from a mix of pure tissues, in
-    units of the grey-white contrast.
+    units of the grey-white contrast. `widening_mm` [3, ...] on `coarse` is how ventricles of twice the volume would
+    displace the brain.
     """
 
     grid: Grid
@@ -116,6 +132,8 @@ class Atlas:
     ventricle: Array
     rim: Array
     nuclei: Array
+    coarse: Grid
+    widening_mm: Array
 
 
 @lru_cache(maxsize=4)
@@ -134,8 +152,11 @@ def _template() -> Atlas:
         np.asarray(load(resolution=1).dataobj, np.float32)
         for load in (load_mni152_template, load_mni152_gm_template, load_mni152_wm_template)
     )
-    affine = load_mni152_template(resolution=1).affine
-    grid = Grid(tuple(float(v) for v in affine[:3, 3]), t1.shape, 1.0)  # type: ignore[arg-type]
+    box = ndimage.find_objects((t1 > 0).astype(np.uint8))[0]
+    around = tuple(slice(max(s.start - 6, 0), s.stop + 6) for s in box)
+    t1, gm, wm = t1[around], gm[around], wm[around]
+    corner = load_mni152_template(resolution=1).affine[:3, 3] + [s.start for s in around]
+    grid = Grid(tuple(float(v) for v in corner), t1.shape, 1.0)  # type: ignore[arg-type]
     brain = ndimage.binary_fill_holes((t1 > 0) | (gm + wm > 0.3))
     brain = ndimage.binary_opening(brain, iterations=2)
     depth = ndimage.distance_transform_edt(brain) - ndimage.distance_transform_edt(~brain)
@@ -147,15 +168,17 @@ def _template() -> Atlas:
     sizes = ndimage.sum_labels(np.ones_like(inner), inner, np.arange(1, count + 1))
     ventricle = ndimage.binary_dilation(np.isin(inner, 1 + np.flatnonzero(sizes > 400)), iterations=3) * csf
 
-    pure = np.stack([gm[brain], wm[brain], csf[brain]], axis=1).astype(np.float64)
-    level = np.linalg.lstsq(pure, t1[brain].astype(np.float64), rcond=None)[0]
-    nuclei = np.zeros_like(t1)
-    nuclei[brain] = (t1[brain] - pure @ level) / (level[1] - level[0])
+    pure = [float(t1[tissue > 0.95].mean(dtype=np.float64)) for tissue in (gm, wm, csf)]
+    mixed = sum(level * tissue for level, tissue in zip(pure, (gm, wm, csf)))
+    nuclei = np.where(brain, (t1 - mixed) / (pure[1] - pure[0]), 0).astype(np.float32)
     # Below 2 mm the residual is the blurred cortex; what lasts beyond it are nuclei, tracts and the brain stem.
     nuclei = np.clip(ndimage.gaussian_filter(nuclei, 1.5), -0.6, 0.6) * np.clip((depth - 12) / 8, 0, 1)
     rim = np.clip(3 * ndimage.gaussian_filter(ventricle, 2.5), 0, 1)
     depth, ventricle, rim, nuclei = (m.astype(np.float32) for m in (depth, ventricle, rim, nuclei))
-    return Atlas(grid, gm, wm, depth, ventricle, rim, nuclei)
+    coarse = Grid.box(4.0)
+    inner_csf = grid.sample(ndimage.gaussian_filter(ventricle, 1.5), coarse.points_mm(), outside=0.0)
+    taper = np.clip(grid.sample(depth, coarse.points_mm(), outside=-20.0) / 20, 0, 1)
+    return Atlas(grid, gm, wm, depth, ventricle, rim, nuclei, coarse, displacement(inner_csf, 4.0) * taper)
 
 
 @dataclass(frozen=True)
@@ -163,13 +186,14 @@ class Person:
     """One healthy brain: an affine map and smooth displacements into the atlas, and the width of its CSF spaces.
 
     `warps` are three-component displacements from coarse (shape of the head) to fine (course of the gyri), each with
-    its amplitude in mm; `edge` makes the skull strip uneven.
+    its amplitude in mm; `sulcal_width` and `ventricles` grow with age; `edge` makes the skull strip uneven.
     """
 
     matrix: NDArray[np.float64]
     warps: tuple[tuple[float, tuple[Field, ...]], ...]
     sulci: Field
     sulcal_width: float
+    ventricles: float
     edge: Field
 
     @classmethod
@@ -188,7 +212,9 @@ class Person:
             for knots, low, high in ((48.0, 2.5, 4.0), (22.0, 0.8, 1.4), (11.0, 0.9, 1.4), (6.0, 0.4, 0.7))
         )
         sulci, edge = Field.draw(rng, 20.0), Field.draw(rng, 9.0)
-        return cls(matrix, warps, sulci, sulcal_width=float(rng.uniform(0.4, 1.4)), edge=edge)
+        age = rng.uniform(0, 1)
+        sulcal_width, ventricles = 0.4 + 0.9 * age + rng.normal(0, 0.1), 1.3 * age - 0.5 + rng.normal(0, 0.15)
+        return cls(matrix, warps, sulci, float(sulcal_width), float(ventricles), edge)
 
     def to_atlas_mm(self, grid: Grid) -> Array:
         """Where in the atlas each voxel of a grid comes from, [3, X, Y, Z], mm."""
@@ -200,6 +226,10 @@ class Person:
             atlas_mm[i] = (a * x + b * y) + (c * z + np.float32(BRAIN_CENTRE_MM[i]))
             for amplitude, fields in self.warps:
                 atlas_mm[i] += np.float32(amplitude) * fields[i].on(grid)
+        atlas = load_atlas(0.0)
+        widening = [atlas.coarse.sample(atlas.widening_mm[i], atlas_mm) for i in range(3)]
+        for i in range(3):
+            atlas_mm[i] -= np.float32(self.ventricles) * widening[i]
         return atlas_mm
 
     def tissues(self, atlas: Atlas, atlas_mm: Array, sulci: Array) -> dict[str, Array]:

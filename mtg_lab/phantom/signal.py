@@ -40,7 +40,7 @@ TISSUES: Mapping[str, Tissue] = MappingProxyType(
         "csf": Tissue(4300, 1500, 1.00, 0.0),
         "gliosis": Tissue(1250, 115, 0.78, 0.015),
         "oedema": Tissue(1800, 190, 0.85, 0.02),
-        "solid": Tissue(1650, 160, 0.88, 0.04),
+        "solid": Tissue(1900, 175, 0.85, 0.015),
         "enhancing": Tissue(1600, 145, 0.87, 0.15),
         "necrosis": Tissue(2350, 300, 0.93, 0.02),
         # Flowing blood leaves the slice before its echo: little signal without contrast agent.
@@ -200,10 +200,10 @@ def weigh(
         tissue = body.tissues[name]
         some = share > 1e-3
         tumour = name in ("oedema", "solid", "enhancing", "necrosis")
-        amount = 0.10 if tumour else 0.0 if name == "csf" else 0.022
+        amount = 0.05 if name == "oedema" else 0.09 if tumour else 0.0 if name == "csf" else 0.022
         vary = amount * fine[some]
         if tumour:
-            vary += 0.08 * texture["patch"][some]
+            vary += 0.06 * texture["patch"][some]
         if name in ("wm", "gm"):
             vary += 0.02 * texture["wide"][some]
         t1: Array = tissue.t1_ms * np.exp(vary - (0.35 * texture["nuclei"][some] if name in ("wm", "gm") else 0))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import ndimage
 
-from .atlas import BOX_LOW_MM, BOX_MM, Array, Field, Grid, Person, load_atlas
+from .atlas import BOX_LOW_MM, BOX_MM, Array, Field, Grid, Person, displacement, load_atlas
 
 GROWTH_MM = 2.0
 PUSH_MM = 4.0
@@ -111,21 +111,6 @@ def grow(density: Array, diffusion: Array, proliferation: Array, target_voxels: 
     return density
 
 
-def displacement(source: Array, spacing_mm: float) -> Array:
-    """Smallest displacement u [3, X, Y, Z] in mm with div u = `source`: the gradient of a potential, zero at the box.
-
-    A growing mass has a positive source, CSF that is squeezed out a negative one; elsewhere tissue keeps its volume.
-    The Poisson equation is solved exactly on the grid by the discrete sine transform.
-    """
-    transformed = fft.dstn(source.astype(np.float64), type=1)
-    eigenvalue = sum(
-        (2 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1)) - 2).reshape([-1 if a == axis else 1 for a in range(3)])
-        for axis, n in enumerate(source.shape)
-    )
-    potential = fft.idstn(transformed / eigenvalue, type=1) * spacing_mm**2
-    return np.stack(np.gradient(potential, spacing_mm)).astype(np.float32)
-
-
 def _region(centre_mm: NDArray[np.float64], reach_mm: float) -> Grid:
     """The part of the box's 2 mm grid within reach of a point."""
     first = np.floor((centre_mm - reach_mm - BOX_LOW_MM) / GROWTH_MM).clip(0).astype(int)
@@ -209,7 +194,7 @@ def _push(
     points = push_grid.points_mm()
     core = grid.sample(np.clip(core_mm / 4 + 0.5, 0, 1), points, outside=0.0)
     fluid = grid.sample(oedema, points, outside=0.0)
-    swelling = biology.expansion * (core + 0.3 * np.clip(fluid - core, 0, 1))
+    swelling = biology.expansion * (core + 0.4 * np.clip(fluid - core, 0, 1))
     reach = ndimage.gaussian_filter(swelling, 30 / PUSH_MM)
     soft = brain["csf"] * (brain["depth_mm"] > 0) * reach / max(float(reach.max()), 1e-6)
     yielding = soft * min(float(swelling.sum() / max(soft.sum(), 1e-6)), 0.85 / max(float(soft.max()), 1e-6))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mtg_lab.phantom.atlas import Field, Grid, Person, load_atlas
-from mtg_lab.phantom.tumour import displacement, grow
+from mtg_lab.phantom.atlas import Field, Grid, Person, displacement, load_atlas
+from mtg_lab.phantom.tumour import grow
 
 
 def _seed(shape=(41, 41, 41)):

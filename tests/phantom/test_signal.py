@@ -67,7 +67,7 @@ def test_every_sequence_shows_what_radiology_says():
 
 
 def test_noise_is_rician():
-    # Without signal a magnitude of complex noise sigma has mean sigma sqrt(pi / 2); with much signal standard deviation sigma.
+    # A magnitude of complex noise sigma alone has mean sigma sqrt(pi / 2); with much signal it varies by sigma.
     grid = Grid.box(4.0)
     inside = np.ones(grid.shape, bool)
     scanner = replace(SITES["B"], noise=0.05, bias=0.0, gain=100_000.0)
