@@ -1,0 +1,92 @@
+"""Files at the edge: where caches lie, writing aside and renaming into place, cheap fingerprints of contents."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from platformdirs import user_cache_dir
+
+from mtg_lab.errors import InputError
+
+
+def cache_folder(*parts: str) -> Path:
+    """The folder of everything that can be made again: ``$MTG_LAB_CACHE``, else the user's cache folder."""
+    root = os.environ.get("MTG_LAB_CACHE") or user_cache_dir("mtg_lab")
+    return Path(root).expanduser().joinpath(*parts)
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Create ``folder`` and prove that it can be written to.
+
+    Raises:
+        InputError: it is a file, or it cannot be made or written.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the folder {path} ({error.strerror or error}); choose another with --out"
+        ) from error
+    return path
+
+
+@contextmanager
+def written_aside(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``; rename it into place on success, remove it on failure.
+
+    Raises:
+        InputError: the folder cannot be written to (also a full disk).
+    """
+    target = Path(target)
+    make_folder(target.parent)
+    suffix = "".join(target.suffixes[-2:])  # libraries choose the format (.nii.gz) by the ending
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".aside-", suffix=suffix)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(aside, 0o666 & ~umask)  # mkstemp makes files that nobody else may read
+        os.replace(aside, target)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target} ({error.strerror or error}); free space or choose another place"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(target: str | Path, text: str) -> Path:
+    """Write ``text`` to ``target``, whole or not at all."""
+    return _write(target, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def _write(target: str | Path, writer: Callable[[Path], object]) -> Path:
+    with written_aside(target) as aside:
+        writer(aside)
+    return Path(target)
+
+
+def content_fingerprint(path: str | Path) -> str:
+    """A short digest that changes when a file's content does.
+
+    A gzip file carries the CRC-32 and the length of its content in its last eight bytes, so a ``.nii.gz`` is
+    fingerprinted without being read; other files are hashed whole.
+    """
+    path = Path(path)
+    digest = hashlib.sha256(str(path.stat().st_size).encode())
+    with path.open("rb") as stream:
+        if path.suffix == ".gz":
+            stream.seek(-8, os.SEEK_END)
+            digest.update(stream.read())
+        else:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
