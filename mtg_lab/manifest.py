@@ -1,0 +1,294 @@
+"""``data_manifest.csv``: one row a subject, one column a modality, and how its files are found or synthesised."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mtg_lab import vocabulary
+from mtg_lab.errors import InputError
+from mtg_lab.files import cache_folder, content_fingerprint, written_aside
+
+RESERVED = ("subject", "split", "site", "seed", "schema", "label", "mask")
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row: a subject's files, in one grid.
+
+    Attributes:
+        images: modality to file, absent modalities left out.
+        seed: seed of a synthetic subject, None for a real one.
+    """
+
+    name: str
+    images: Mapping[str, Path]
+    split: str | None = None
+    schema: str | None = None
+    label: Path | None = None
+    mask: Path | None = None
+    site: str | None = None
+    seed: int | None = None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Every file of the row by its column."""
+        extra = {"label": self.label, "mask": self.mask}
+        return {**self.images, **{k: v for k, v in extra.items() if v is not None}}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A cohort: its subjects and the order of its modalities, which is the order of channels everywhere."""
+
+    path: Path
+    modalities: tuple[str, ...]
+    subjects: tuple[Subject, ...]
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def __iter__(self) -> Iterator[Subject]:
+        return iter(self.subjects)
+
+    def __getitem__(self, name: str) -> Subject:
+        for subject in self.subjects:
+            if subject.name == name:
+                return subject
+        raise InputError(f"{self.path}: no subject {name!r}; the first are {', '.join(s.name for s in self)[:80]}")
+
+    def split(self, name: str) -> "Manifest":
+        """The subjects of one split.
+
+        Raises:
+            InputError: no row belongs to it.
+        """
+        chosen = tuple(s for s in self.subjects if s.split == name)
+        if not chosen:
+            there = sorted({s.split for s in self.subjects if s.split}) or ["none"]
+            raise InputError(f"{self.path}: no subject in split {name!r}; splits here: {', '.join(there)}")
+        return replace(self, subjects=chosen)
+
+    def limit(self, train: int = 0, val: int = 0, test: int = 0) -> "Manifest":
+        """The first few subjects of each split (0 = all): what the smoke preset works on."""
+        left = {k: n or len(self) for k, n in (("train", train), ("val", val), ("test", test))}
+        chosen = []
+        for subject in self.subjects:
+            if subject.split is None or left[subject.split] > 0:
+                chosen.append(subject)
+                if subject.split:
+                    left[subject.split] -= 1
+        return replace(self, subjects=tuple(chosen))
+
+    @property
+    def schema(self) -> vocabulary.LabelSchema:
+        """The one label schema of the cohort.
+
+        Raises:
+            InputError: rows name none, or more than one.
+        """
+        names = {s.schema for s in self.subjects if s.schema}
+        if len(names) != 1:
+            found = ", ".join(sorted(names)) or "none"
+            raise InputError(f"{self.path}: one label schema is needed, found {found}; fill the column 'schema'")
+        return vocabulary.schema(names.pop())
+
+    def materialise(self, workers: int | None = None) -> "Manifest":
+        """Synthesise the files of seeded rows that are not there yet; files of real rows are only checked.
+
+        Raises:
+            InputError: a file of a row without a seed does not exist.
+        """
+        for subject in self.subjects:
+            for column, path in subject.files.items():
+                if subject.seed is None and not path.is_file():
+                    raise InputError(f"{self.path}: subject {subject.name}: {column} does not exist: {path}")
+        todo = [s for s in self.subjects if s.seed is not None and not all(p.is_file() for p in s.files.values())]
+        if todo:
+            _synthesise(todo, workers)
+        return self
+
+    def fingerprint(self) -> str:
+        """A digest of what the cohort is: rows and contents of files, not where they lie."""
+        digest = hashlib.sha256(repr(self.modalities).encode())
+        for s in self.subjects:
+            digest.update(repr((s.name, s.split, s.schema, s.site, sorted(s.files))).encode())
+            digest.update(subject_fingerprint(s).encode())
+        return digest.hexdigest()[:16]
+
+    def table(self) -> pd.DataFrame:
+        """One row a subject: split, site, schema and which modalities are there."""
+        rows = [
+            {"subject": s.name, "split": s.split, "site": s.site, "schema": s.schema, "label": s.label is not None}
+            | {m: m in s.images for m in self.modalities}
+            for s in self.subjects
+        ]
+        return pd.DataFrame(rows).set_index("subject")
+
+    def _repr_html_(self) -> str:
+        counts = self.table().groupby(["split", "site"], dropna=False).size().unstack(fill_value=0)
+        return f"<b>{len(self)} subjects</b>, {', '.join(self.modalities)} ({self.path.name}){counts.to_html()}"
+
+
+def subject_fingerprint(subject: Subject) -> str:
+    """A digest of a subject's content: seed and generator of a synthetic one, fingerprints of files otherwise."""
+    if subject.seed is not None:
+        from mtg_lab import phantom
+
+        spacing = _spacing_of(next(iter(subject.images.values())), subject.name)
+        return f"phantom-{phantom.GENERATOR_VERSION}-{subject.seed}-{subject.site}-{spacing:g}"
+    return "-".join(content_fingerprint(p) for _, p in sorted(subject.files.items()))
+
+
+def default_manifest() -> Path:
+    """The committed cohort, from the working folder or the repository that the package was installed from.
+
+    Raises:
+        InputError: there is none.
+    """
+    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1]):
+        if (folder / "data_manifest.csv").is_file():
+            return folder / "data_manifest.csv"
+    raise InputError("no data_manifest.csv here; make one with 'mtg-lab phantom --out DIR' or 'mtg-lab index FOLDER'")
+
+
+def read_manifest(path: str | Path = "") -> Manifest:
+    """Read a manifest; an empty path means the committed phantom cohort.
+
+    Raises:
+        InputError: the file is missing or unreadable, or a row is at fault (the first fault is told; ``doctor`` lists
+            all of them).
+    """
+    manifest, faults = parse_manifest(path)
+    if faults:
+        more = f" (and {len(faults) - 1} more; see mtg-lab doctor)" if len(faults) > 1 else ""
+        raise InputError(faults[0] + more)
+    return manifest
+
+
+def parse_manifest(path: str | Path = "") -> tuple[Manifest, list[str]]:
+    """Read a manifest and the one-line faults of its rows; rows at fault are left out of the result.
+
+    Raises:
+        InputError: the file itself is of no use: missing, not CSV, without subjects or without modalities.
+    """
+    path = Path(path) if str(path) else default_manifest()
+    table = _read_csv(path)
+    table.columns = [c if c in RESERVED else vocabulary.canonical_modality(c) for c in map(str, table.columns)]
+    columns = list(table.columns)
+    if "subject" not in columns:
+        raise InputError(f"{path}: no column 'subject'; the header must name subject, split, schema, label, modalities")
+    if twice := sorted({c for c in columns if columns.count(c) > 1}):
+        raise InputError(f"{path}: the column {twice[0]!r} occurs twice (aliases count); keep one of them")
+    modalities = tuple(c for c in columns if c not in RESERVED)
+    if not modalities:
+        raise InputError(f"{path}: no modality column; every column besides {', '.join(RESERVED)} is one")
+    if table.empty:
+        raise InputError(f"{path}: no subjects; add one row a subject")
+    subjects: list[Subject] = []
+    faults: list[str] = []
+    seen: set[str] = set()
+    for number, row in enumerate(table.to_dict("records"), start=2):
+        fault = _row_fault({str(k): str(v) for k, v in row.items()}, modalities, seen)
+        seen.add(row["subject"])
+        if fault:
+            faults.append(f"{path}, line {number}: {fault}")
+        else:
+            subjects.append(_subject({str(k): str(v) for k, v in row.items()}, modalities, path.parent))
+    return Manifest(path, modalities, tuple(subjects)), faults
+
+
+def write_manifest(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], path: str | Path) -> Path:
+    """Write rows (column to cell) as a manifest, reserved columns first, whole or not at all."""
+    used = [c for c in RESERVED if any(r.get(c) not in (None, "") for r in rows)]
+    leading = [c for c in used if c not in ("label", "mask")]
+    table = pd.DataFrame(rows).reindex(columns=[*leading, *modalities, *[c for c in used if c not in leading]])
+    with written_aside(path) as aside:
+        table.to_csv(aside, index=False, lineterminator="\n")
+    return Path(path)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"the manifest {path} {what}; make one with 'mtg-lab index FOLDER' or 'mtg-lab phantom'")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=True)
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise InputError(f"{path} is not a readable CSV file: {str(error).splitlines()[0]}") from error
+    return table.apply(lambda column: column.str.strip())
+
+
+def _row_fault(row: Mapping[str, str], modalities: Sequence[str], seen: set[str]) -> str | None:
+    name = row["subject"]
+    if not name:
+        return "the cell 'subject' is empty; give every row a name"
+    if name in seen:
+        return f"subject {name} occurs twice; names must be unique"
+    if row.get("split") and row["split"] not in SPLITS:
+        return f"subject {name}: split {row['split']!r} is none of {', '.join(SPLITS)}"
+    if row.get("seed") and not row["seed"].isdigit():
+        return f"subject {name}: seed {row['seed']!r} is not a whole number"
+    if not any(row[m] for m in modalities):
+        return f"subject {name}: the row is empty, no modality has a file; fill one or drop it"
+    if row.get("label") and not row.get("schema"):
+        return f"subject {name}: a label needs a schema; fill 'schema' ({', '.join(vocabulary.SCHEMAS)})"
+    if row.get("schema") and row["schema"] not in vocabulary.SCHEMAS:
+        try:
+            vocabulary.schema(row["schema"])
+        except InputError as error:
+            return f"subject {name}: {error}"
+    return None
+
+
+def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path) -> Subject:
+    seed = int(row["seed"]) if row.get("seed") else None
+
+    def locate(cell: str) -> Path:
+        here = folder / cell
+        if seed is None or here.is_file():
+            return here
+        from mtg_lab import phantom
+
+        return cache_folder("phantom", f"v{phantom.GENERATOR_VERSION}") / cell
+
+    return Subject(
+        name=row["subject"],
+        images={m: locate(row[m]) for m in modalities if row[m]},
+        split=row.get("split") or None,
+        schema=row.get("schema") or None,
+        label=locate(row["label"]) if row.get("label") else None,
+        mask=locate(row["mask"]) if row.get("mask") else None,
+        site=row.get("site") or None,
+        seed=seed,
+    )
+
+
+def _spacing_of(path: Path, subject: str) -> float:
+    """Spacing in mm that a synthetic row asks for, written in its folder's name (``2mm/...``)."""
+    for part in path.parts[::-1]:
+        if found := re.fullmatch(r"(\d+(?:\.\d+)?)mm", part):
+            return float(found.group(1))
+    raise InputError(f"subject {subject}: a row with a seed keeps its files below a folder such as 2mm/; found {path}")
+
+
+def _synthesise(subjects: Sequence[Subject], workers: int | None) -> None:
+    from mtg_lab import phantom
+    from mtg_lab.progress import progress
+
+    groups: dict[tuple[Path, float], list[dict[str, Any]]] = {}
+    for s in subjects:
+        first = next(iter(s.images.values()))
+        spacing = _spacing_of(first, s.name)
+        depth = first.parts[::-1].index(f"{spacing:g}mm")
+        root = first.parents[depth]
+        row = {"subject": s.name, "site": s.site, "seed": s.seed, "schema": s.schema}
+        row |= {column: str(path.relative_to(root)) for column, path in s.files.items()}
+        groups.setdefault((root, spacing), []).append(row)
+    for (root, spacing), rows in groups.items():
+        phantom.materialise(rows, root, spacing, workers=workers, progress=progress)
