@@ -1,0 +1,275 @@
+"""From files to tensors: one grid, brain box, z-scores, a cache keyed by content, and reproducible random crops."""
+
+import hashlib
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from monai.data import MetaTensor, PersistentDataset
+from monai.transforms import (
+    Compose,
+    CropForegroundd,
+    MapTransform,
+    Orientationd,
+    RandCropByPosNegLabeld,
+    RandFlipd,
+    RandGaussianNoised,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    Spacingd,
+    SpatialPadd,
+    Transform,
+)
+from torch.utils.data import Dataset
+
+from mtg_lab import missingness, vocabulary
+from mtg_lab.doctor import grid_fault, load_image
+from mtg_lab.errors import InputError
+from mtg_lab.files import cache_folder, make_folder
+from mtg_lab.manifest import Subject, subject_fingerprint
+
+# Part of every cache key: raise it when a transform below changes what it computes.
+_CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a subject is brought to tensors.
+
+    Attributes:
+        spacing_mm: isotropic voxel size that the network works on.
+        margin_voxels: rim kept around the brain box.
+    """
+
+    spacing_mm: float = 2.0
+    margin_voxels: int = 2
+
+
+class LoadSubject(Transform):
+    """Files of a subject as ``image`` [M, D, H, W], ``brain`` and ``label`` [1, D, H, W], ``present`` bool [M].
+
+    An absent modality is never opened: its channel is zero and its entry of ``present`` false. The brain is the mask
+    column where the manifest names one, else every voxel that is not zero in some modality. Labels become class
+    indices of the schema (0 is background).
+
+    Raises:
+        InputError: grids differ, a file cannot be read, or a label value is outside the schema.
+    """
+
+    def __init__(self, modalities: Sequence[str]):
+        self.modalities = tuple(modalities)
+
+    def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:  # noqa: D102
+        subject: Subject = item["subject"]
+        images = {column: load_image(path) for column, path in subject.files.items()}
+        reference = next(iter(images))
+        for column, image in images.items():
+            if fault := grid_fault(column, image, reference, images[reference]):
+                raise InputError(f"subject {subject.name}: {fault}; file {subject.files[column]}")
+        shape, affine = images[reference].shape, torch.as_tensor(images[reference].affine)
+        channels = np.zeros((len(self.modalities), *shape), dtype=np.float32)
+        for index, modality in enumerate(self.modalities):
+            if modality in subject.images:
+                channels[index] = np.asarray(images[modality].dataobj, dtype=np.float32)
+        if not np.isfinite(channels).all():
+            raise InputError(f"subject {subject.name}: NaN or infinite voxels; 'mtg-lab doctor' tells which file")
+        if "mask" in images:
+            brain = np.asarray(images["mask"].dataobj) > 0
+        else:
+            brain = (channels != 0).any(axis=0)
+        if not brain.any():
+            raise InputError(f"subject {subject.name}: no brain voxel (all zero); check its images and its mask")
+        sample = {
+            "image": MetaTensor(torch.from_numpy(channels), affine=affine),
+            "brain": MetaTensor(torch.from_numpy(brain[None].astype(np.uint8)), affine=affine),
+            "present": torch.tensor([m in subject.images for m in self.modalities]),
+        }
+        if subject.label is not None:
+            classes = label_classes(np.asarray(images["label"].dataobj), subject)
+            sample["label"] = MetaTensor(torch.from_numpy(classes[None]), affine=affine)
+        return sample
+
+
+def label_classes(voxels: np.ndarray, subject: Subject) -> np.ndarray:
+    """Integers of a label file as class indices (uint8): 0 background, k the k-th label of the subject's schema.
+
+    Raises:
+        InputError: a value is outside the schema.
+    """
+    schema = vocabulary.schema(str(subject.schema))
+    rounded = np.rint(voxels).astype(np.int64)
+    if outside := sorted(set(np.unique(rounded).tolist()) - schema.allowed):
+        known = ", ".join(map(str, sorted(schema.allowed)))
+        raise InputError(
+            f"subject {subject.name}: label values {outside[:5]} are outside schema {schema.name} ({known}); "
+            f"name the right schema or convert {subject.label}"
+        )
+    classes = np.zeros(rounded.shape, dtype=np.uint8)
+    for index, value in enumerate(schema.values, start=1):
+        classes[rounded == value] = index
+    return classes
+
+
+class ZScoreInBrain(MapTransform):
+    """Each channel to mean 0 and standard deviation 1 over the brain; exactly 0 outside it and where absent."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:  # noqa: D102
+        sample = dict(data)
+        brain = sample["brain"][0] > 0
+        for key in self.key_iterator(sample):
+            image = sample[key]
+            for channel, present in zip(image, sample["present"], strict=True):
+                if present:
+                    inside = channel[brain]
+                    channel[brain] = (inside - inside.mean()) / inside.std().clamp_min(1e-6)
+                channel[~brain] = 0
+        return sample
+
+
+class AsTensors(Transform):
+    """Plain tensors and the affine of the working grid, which the cache would otherwise drop."""
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:  # noqa: D102
+        affine = sample["image"].affine.to(torch.float64)
+        plain = {k: v.as_tensor() if isinstance(v, MetaTensor) else v for k, v in sample.items() if k in _STORED}
+        plain["brain"] = plain["brain"].to(torch.uint8)
+        if "label" in plain:
+            plain["label"] = plain["label"].to(torch.uint8)
+        return {**plain, "affine": affine}
+
+
+_STORED = ("image", "brain", "label", "present")
+
+
+def preprocessing_transform(modalities: Sequence[str], settings: Preprocessing, labelled: bool) -> Compose:
+    """Files to normalised tensors in canonical orientation (RAS), cropped to the brain's box."""
+    keys = ("image", "brain", "label") if labelled else ("image", "brain")
+    modes = ("bilinear", "nearest", "nearest")[: len(keys)]
+    return Compose(
+        [
+            LoadSubject(modalities),
+            Orientationd(keys, axcodes="RAS", labels=None),
+            Spacingd(keys, pixdim=(settings.spacing_mm,) * 3, mode=modes),
+            CropForegroundd(keys, source_key="brain", margin=settings.margin_voxels, allow_smaller=False),
+            ZScoreInBrain("image"),
+            AsTensors(),
+        ]
+    )
+
+
+def cached_dataset(
+    subjects: Sequence[Subject], modalities: Sequence[str], settings: Preprocessing
+) -> Sequence[dict[str, torch.Tensor]]:
+    """Preprocessed samples of labelled subjects, computed once and kept on disk.
+
+    The key of an entry holds the content of the subject's files, the order of modalities, the settings and the cache's
+    version, so a changed file or setting never meets a stale entry. Entries are tensors; they are loaded without
+    unpickling code.
+
+    Raises:
+        InputError: a subject has no label.
+    """
+    for subject in subjects:
+        if subject.label is None:
+            raise InputError(f"subject {subject.name} has no label; training and scoring need one")
+
+    def key(item: Mapping[str, Any]) -> bytes:
+        subject: Subject = item["subject"]
+        text = json.dumps(
+            [_CACHE_VERSION, subject_fingerprint(subject), subject.schema, list(modalities), sorted(subject.images),
+             asdict(settings)]
+        )  # fmt: skip
+        return hashlib.sha256(text.encode()).hexdigest()[:32].encode()
+
+    folder = make_folder(cache_folder("preprocessed"))
+    transform = preprocessing_transform(modalities, settings, labelled=True)
+    cached = PersistentDataset([{"subject": s} for s in subjects], transform, folder, hash_func=key)
+    return cast(Sequence[dict[str, torch.Tensor]], cached)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a training sample is.
+
+    Attributes:
+        crop_voxels: edge length of the cubic crop.
+        foreground: share of crops centred on foreground; the rest is centred on background inside the volume.
+        augment: flips, intensity scale and shift, and noise.
+    """
+
+    crop_voxels: int = 64
+    foreground: float = 0.67
+    augment: bool = True
+
+
+class CropStream(Dataset):
+    """An endless-looking sequence of random crops in which sample n depends on (seed, n) and on nothing else.
+
+    So the order of workers, an interruption or another number of devices changes no sample, and a resumed run goes on
+    bit for bit. ``present`` is what the subject has; which subset a method draws from it uses ``draw``, a uniform
+    64-bit integer of the sample's own.
+
+    Each item: image [M, c, c, c] float32, label [1, c, c, c] int64, present bool [M], draw int64.
+    """
+
+    def __init__(self, cached: Sequence[dict[str, torch.Tensor]], samples: int, sampling: Sampling, seed: int):
+        self.cached, self.samples, self.seed = cached, samples, seed
+        self.subjects = len(cached)
+        self.transform = crop_transform(sampling)
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        # Every subject once per pass over the cohort, in a fresh order each pass.
+        passes, place = divmod(number, self.subjects)
+        order = np.random.default_rng([self.seed, 1, passes]).permutation(self.subjects)
+        rng = np.random.default_rng([self.seed, 2, number])
+        self.transform.set_random_state(seed=int(rng.integers(2**31)))
+        source = self.cached[int(order[place])]
+        (sample,) = self.transform({k: source[k] for k in ("image", "label")})
+        return {
+            "image": torch.as_tensor(sample["image"]),
+            "label": torch.as_tensor(sample["label"]).long(),
+            "present": source["present"],
+            "draw": torch.tensor(int(rng.integers(2**62))),
+        }
+
+
+def crop_transform(sampling: Sampling) -> Compose:
+    """Padding to the crop's size, a crop balanced between foreground and background, light augmentation."""
+    keys, size = ("image", "label"), (sampling.crop_voxels,) * 3
+    steps: list[Any] = [
+        SpatialPadd(keys, spatial_size=size),
+        RandCropByPosNegLabeld(
+            keys, label_key="label", spatial_size=size, pos=sampling.foreground, neg=1 - sampling.foreground
+        ),
+    ]
+    if sampling.augment:
+        steps += [
+            RandFlipd(keys, prob=0.5, spatial_axis=0),  # left and right are exchangeable, the other axes are not
+            RandScaleIntensityd("image", factors=0.1, prob=0.5, channel_wise=True),
+            RandShiftIntensityd("image", offsets=0.1, prob=0.5, channel_wise=True),
+            RandGaussianNoised("image", prob=0.2, std=0.1),
+        ]
+    return Compose(steps)
+
+
+def subset_mask(present: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
+    """A random non-empty subset of what each sample has, fixed by its own ``draw``.
+
+    Args:
+        present: bool [B, M].
+        draw: int64 [B].
+
+    Returns:
+        bool [B, M].
+    """
+    rows = [
+        missingness.draw_subset(p.cpu().numpy(), np.random.default_rng(int(d)))
+        for p, d in zip(present, draw, strict=True)
+    ]
+    return torch.from_numpy(np.stack(rows)).to(present.device)
