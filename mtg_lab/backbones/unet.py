@@ -1,0 +1,106 @@
+"""The lab's first backbone: a small convolutional encoder per modality and a 3-D U-Net predictor (MONAI's blocks)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetUpBlock
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction, check_images, mask_latents
+
+FILLS = ("zeros", "anchor")
+_NORM = ("INSTANCE", {"affine": True})
+_ACT = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
+
+
+class UNet(ModalityBackbone):
+    """Encoders E_m at full resolution, latents side by side, a U-Net G on top (Mind the Gap section 1: z_m, G).
+
+    ::
+
+        images [B, M, D, H, W] -> E_m -> latents [B, M, C, D, H, W] -> fill absent -> [B, M*C, D, H, W] -> U-Net
+
+    Args:
+        modalities: names, in channel order.
+        classes: K, background included.
+        width: channels of the U-Net's first stage; they double at each of the ``depth`` halvings.
+        latent: C, channels of a modality's latent.
+        depth: how often the grid is halved.
+        fill: what stands for an absent latent: ``zeros``, or the ``anchor``, the mixture of the present ones with
+            weights renormalised over them, in training and at test alike.
+        learned_mixture: whether the mixture's weights are trained.
+        aux_heads: auxiliary logits at 1/2, 1/4, ... resolution for deep supervision.
+
+    Raises:
+        ValueError: an unknown ``fill``.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        classes: int,
+        width: int = 12,
+        latent: int = 8,
+        depth: int = 3,
+        fill: str = "zeros",
+        learned_mixture: bool = True,
+        aux_heads: int = 0,
+    ):
+        super().__init__()
+        if fill not in FILLS:
+            raise ValueError(f"fill is {fill!r}; it can be {' or '.join(FILLS)}")
+        self.modalities, self.fill, self.depth = tuple(modalities), fill, depth
+        self.mixture = Mixture(len(self.modalities), learned_mixture)
+        self.encoders = nn.ModuleList(_block(1, latent) for _ in self.modalities)
+        widths = [width * 2**stage for stage in range(depth + 1)]
+        self.stem = _block(latent * len(self.modalities), width)
+        self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(
+            UnetUpBlock(3, b, a, kernel_size=3, stride=1, upsample_kernel_size=2, norm_name=_NORM, act_name=_ACT)
+            for a, b in reversed(list(pairwise(widths)))
+        )
+        self.head = nn.Conv3d(width, classes, kernel_size=1)
+        self.aux = nn.ModuleList(nn.Conv3d(w, classes, kernel_size=1) for w in widths[1 : 1 + aux_heads])
+
+    def encode(self, images: Tensor, present: Tensor) -> Latents:
+        """One scale, full resolution: [B, M, C, D, H, W]; zero where a modality is absent."""
+        check_images(images, present, self.modalities)
+        images = mask_latents(images, present)
+        encoded = [encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.encoders)]  # each [B, C, D, H, W]
+        return Latents([mask_latents(torch.stack(encoded, dim=1), present)])
+
+    def decode(self, latents: Latents, present: Tensor) -> Prediction:
+        """Fill absent latents, join modalities as channels, run the U-Net; any grid size (padded inside)."""
+        (z,) = latents
+        z = mask_latents(z, present)
+        if self.fill == "anchor":
+            anchor = self.mixture.barycentre(z, present)  # [B, C, D, H, W]
+            z = torch.where(present.reshape(*present.shape, 1, 1, 1, 1), z, anchor[:, None])
+        size = z.shape[-3:]
+        padded = functional.pad(z.flatten(1, 2), _padding(size, 2**self.depth))  # [B, M*C, D', H', W']
+        skips = [self.stem(padded)]
+        for down in self.down:
+            skips.append(down(skips[-1]))
+        x, decoded = skips.pop(), []
+        for up in self.up:
+            x = up(x, skips.pop())
+            decoded.append(x)
+        features = x[..., : size[0], : size[1], : size[2]]
+        coarse = decoded[-2::-1]  # 1/2, 1/4, ... resolution
+        return Prediction(
+            logits=self.head(features),
+            features=features,
+            aux=tuple(head(c) for head, c in zip(self.aux, coarse, strict=False)),
+        )
+
+
+def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Module:
+    return UnetBasicBlock(3, channels_in, channels_out, 3, stride, norm_name=_NORM, act_name=_ACT)
+
+
+def _padding(size: Sequence[int], multiple: int) -> list[int]:
+    """Zeros behind each axis that bring it to a multiple, and to two voxels at least at the coarsest stage."""
+    target = [max(-(-n // multiple), 2) * multiple for n in size]
+    return [pad for n, t in zip(reversed(size), reversed(target), strict=True) for pad in (0, t - n)]
