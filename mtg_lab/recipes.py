@@ -1,0 +1,185 @@
+"""A recipe names a run: cohort, backbone, method and their options, seed and steps; its hash is the run's folder."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+from mtg_lab import backbones, methods, vocabulary
+from mtg_lab.data import Preprocessing, Sampling
+from mtg_lab.errors import InputError
+from mtg_lab.manifest import Manifest, read_manifest
+
+# Part of every hash: raise it when the training loop changes what a recipe computes.
+_RECIPE_VERSION = 1
+
+PRESETS = ("smoke", "lab", "paper")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training run computes.
+
+    Attributes:
+        manifest: path of the cohort, empty for the committed phantom.
+        limit: only the first n subjects of train, val, test (0 = all).
+        backbone, backbone_options: which network, see :data:`mtg_lab.backbones.BACKBONES`.
+        method, method_options: how it is trained, see :data:`mtg_lab.methods.METHODS`.
+        teacher: recipe of the frozen teacher, for methods that need one.
+        steps: optimiser steps.
+        batch: samples a step, over all devices together.
+        learning_rate: peak of a linear warm-up followed by a cosine to zero (AdamW).
+        warmup: share of the steps with rising rate.
+        averaging: horizon of the running average of weights, as a share of the steps.
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the processor multiplies it in hardware.
+        seed: of weights, crops, augmentation and drawn subsets.
+    """
+
+    manifest: str = ""
+    limit: tuple[int, int, int] = (0, 0, 0)
+    backbone: str = "unet"
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    method: str = "dropout"
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    teacher: "Recipe | None" = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    sampling: Sampling = field(default_factory=Sampling)
+    steps: int = 1000
+    batch: int = 2
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    averaging: float = 0.05
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        method = methods.find(self.method)
+        object.__setattr__(self, "method_options", methods.checked_options(method, self.method_options))
+        if method.needs_teacher and self.teacher is None:
+            raise InputError(f"method {self.method} needs a teacher; give --teacher RUN or Recipe(teacher=...)")
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise InputError(f"precision is {self.precision!r}; it can be auto, fp32 or bf16")
+
+    def cohort(self) -> Manifest:
+        """The manifest, cut to ``limit``.
+
+        Raises:
+            InputError: see :func:`mtg_lab.read_manifest`.
+        """
+        return read_manifest(self.manifest).limit(*self.limit)
+
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name the run; the cohort enters by its content, not by its path."""
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("manifest", "teacher")}
+        settings = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in settings.items()}
+        settings["cohort"] = self.cohort().fingerprint()
+        settings["teacher"] = self.teacher.digest() if self.teacher else None
+        settings["version"] = _RECIPE_VERSION
+        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=dict).encode()).hexdigest()[:12]
+
+    def build_backbone(self, modalities: tuple[str, ...], schema: vocabulary.LabelSchema) -> backbones.ModalityBackbone:
+        """The untrained network."""
+        return backbones.build(self.backbone, modalities, schema.classes, self.backbone_options)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, nested teachers included."""
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "teacher": self.teacher and
+                self.teacher.to_json(), "preprocessing": asdict(self.preprocessing), "sampling": asdict(self.sampling),
+                "backbone_options": dict(self.backbone_options), "method_options": dict(self.method_options),
+                "limit": list(self.limit)}  # fmt: skip
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "Recipe":
+        """The inverse of :meth:`to_json`; keys of the run folder that are no settings are left out.
+
+        Raises:
+            InputError: a value is missing or of no use.
+        """
+        known = {f.name for f in fields(Recipe)}
+        chosen = {k: v for k, v in values.items() if k in known}
+        try:
+            chosen["preprocessing"] = Preprocessing(**chosen["preprocessing"])
+            chosen["sampling"] = Sampling(**chosen["sampling"])
+            chosen["limit"] = tuple(chosen["limit"])
+            chosen["teacher"] = Recipe.from_json(chosen["teacher"]) if chosen.get("teacher") else None
+            return Recipe(**chosen)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"not a recipe of this version of mtg_lab ({error}); train the run again") from error
+
+
+def preset(name: str, method: str = "dropout", manifest: str = "", seed: int = 0, **changes: Any) -> Recipe:
+    """A recipe for one of three scales.
+
+    ``smoke`` proves that everything runs (4 mm voxels, a handful of subjects, seconds); ``lab`` is made for a laptop
+    without a GPU (2 mm); ``paper`` is for a GPU and BraTS (1 mm, 80^3 crops, BraTS-sized training).
+
+    Raises:
+        InputError: an unknown preset.
+    """
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
+    common: dict[str, Any] = {"manifest": str(manifest), "method": method, "seed": seed}
+    scales: dict[str, dict[str, Any]] = {
+        "smoke": {"limit": (6, 2, 3), "steps": 40, "preprocessing": Preprocessing(4.0), "sampling": Sampling(32),
+                  "backbone_options": {"width": 8, "latent": 4, "depth": 2}},
+        "lab": {"steps": 1000, "preprocessing": Preprocessing(2.0), "sampling": Sampling(48),
+                "backbone_options": {"width": 16, "latent": 8, "depth": 3}},
+        "paper": {"steps": 60_000, "batch": 4, "learning_rate": 1e-3, "preprocessing": Preprocessing(1.0),
+                  "sampling": Sampling(80), "backbone_options": {"width": 32, "latent": 16, "depth": 4}},
+    }  # fmt: skip
+    return Recipe(**{**common, **scales[name], **changes})
+
+
+def suite(name: str, manifest: str = "", seed: int = 0, align_weight: float = 0.1) -> dict[str, Recipe]:
+    """The runs that the notebooks share, in the order in which they are best trained.
+
+    ``complete`` (the teacher without alignment, and the zero-filling baseline), ``aligned`` (the teacher with it),
+    ``dropout`` (baseline without a teacher), ``student`` (of the unaligned teacher), ``aligned_student`` and
+    ``specialist`` (of the aligned teacher; sees every other modality only).
+    """
+    modalities = read_manifest(manifest).modalities
+    complete = preset(name, "complete", manifest, seed)
+    aligned = preset(name, "aligned_teacher", manifest, seed, method_options={"align_weight": align_weight})
+    special = {"subset": vocabulary.subset_name(modalities[::2], modalities)}
+    return {
+        "complete": complete,
+        "aligned": aligned,
+        "dropout": preset(name, "dropout", manifest, seed),
+        "student": preset(name, "student", manifest, seed, teacher=complete),
+        "aligned_student": preset(name, "student", manifest, seed, teacher=aligned),
+        "specialist": preset(name, "student", manifest, seed, teacher=aligned, method_options=special),
+    }
+
+
+def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with settings changed by dotted names: ``{"steps": 200, "method.align_weight": 1.0}``.
+
+    Prefixes: ``backbone.`` and ``method.`` (their options), ``preprocessing.``, ``sampling.``.
+
+    Raises:
+        InputError: an unknown setting.
+    """
+    for key, value in changes.items():
+        group, _, name = key.rpartition(".")
+        if group in ("backbone", "method"):
+            options = {**getattr(recipe, f"{group}_options"), name: value}
+            changed: dict[str, Any] = {f"{group}_options": options}
+            recipe = replace(recipe, **changed)
+        elif group in ("preprocessing", "sampling") and name in {f.name for f in fields(getattr(recipe, group))}:
+            recipe = replace(recipe, **{group: replace(getattr(recipe, group), **{name: value})})
+        elif not group and name in _PLAIN:
+            recipe = replace(recipe, **{name: value})
+        else:
+            raise InputError(
+                f"--set {key}: no such setting; there are {', '.join(_PLAIN)}, backbone.*, method.*, "
+                "preprocessing.*, sampling.*"
+            )
+    return recipe
+
+
+_PLAIN = ("steps", "batch", "learning_rate", "weight_decay", "warmup", "averaging", "precision", "seed")

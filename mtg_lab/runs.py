@@ -1,0 +1,98 @@
+"""A run folder read back: recipe, weights, history; nothing is unpickled."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mtg_lab import vocabulary
+from mtg_lab.backbones import ModalityBackbone
+from mtg_lab.errors import InputError
+from mtg_lab.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network and where it came from.
+
+    Attributes:
+        folder: holds recipe.json, weights.safetensors, history.csv, log.txt, environment.json.
+        modalities: channel order.
+    """
+
+    folder: Path
+    recipe: Recipe
+    digest: str
+    modalities: tuple[str, ...]
+    schema: vocabulary.LabelSchema
+
+    def backbone(self, device: str | torch.device = "cpu") -> ModalityBackbone:
+        """The trained network in eval mode.
+
+        Raises:
+            InputError: the weights are damaged or of another network.
+        """
+        network = self.recipe.build_backbone(self.modalities, self.schema)
+        try:
+            network.load_state_dict(load_file(self.folder / "weights.safetensors"))
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise InputError(
+                f"{self.folder}/weights.safetensors does not fit its recipe ({str(error).splitlines()[0]}); "
+                "train the run again in another folder"
+            ) from error
+        return network.to(device).eval()
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row a step: losses and what the method logs."""
+        return pd.read_csv(self.folder / "history.csv", index_col="step")
+
+    @cached_property
+    def environment(self) -> dict:
+        """Versions, device, precision, seconds and peak memory of the training."""
+        return json.loads((self.folder / "environment.json").read_text())
+
+    def check_modalities(self, others: tuple[str, ...], source: str) -> None:
+        """Refuse modalities that the run has never seen.
+
+        Raises:
+            InputError: one of ``others`` is unknown to the run.
+        """
+        for name in others:
+            if name not in self.modalities:
+                raise InputError(
+                    f"{source} has the modality {name!r}; the run {self.folder.name} was trained on "
+                    f"{', '.join(self.modalities)}; choose a run of these modalities or rename the column"
+                )
+
+
+def load_run(folder: str | Path) -> Run:
+    """A finished run from its folder.
+
+    Raises:
+        InputError: no such folder, no run in it, or the run was interrupted.
+    """
+    folder = Path(folder)
+    description = folder / "recipe.json"
+    if not description.is_file():
+        what = "holds no run (no recipe.json)" if folder.is_dir() else "does not exist"
+        raise InputError(f"the run folder {folder} {what}; make one with 'mtg-lab train --out {folder}'")
+    try:
+        facts = json.loads(description.read_text())
+        run = Run(
+            folder,
+            Recipe.from_json(facts),
+            facts["hash"],
+            tuple(facts["modalities"]),
+            vocabulary.schema(facts["schema"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{description} is damaged ({error}); train the run again in another folder") from error
+    if not (folder / "weights.safetensors").is_file():
+        raise InputError(f"the run {folder} was interrupted before its end; the same train command resumes it")
+    return run

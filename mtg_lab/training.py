@@ -1,0 +1,273 @@
+"""The loop that turns a recipe into a run: any device, checkpoints written aside, resumed bit for bit on a CPU."""
+
+import json
+import math
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from mtg_lab import methods
+from mtg_lab.data import CropStream, cached_dataset
+from mtg_lab.errors import InputError
+from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
+from mtg_lab.manifest import Manifest
+from mtg_lab.progress import progress
+from mtg_lab.recipes import Recipe, override, preset, suite
+from mtg_lab.runs import Run, load_run
+
+__all__ = ["Recipe", "Run", "load_run", "override", "preset", "suite", "train"]
+
+CHECKPOINT = "checkpoint.safetensors"
+_CLIP = 12.0  # gradient norm; nnU-Net's value (Isensee et al. 2021): rarely reached, stops a run-away step
+
+
+def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0, checkpoint_steps: int = 100) -> Run:
+    """The run of a recipe: loaded if it is trained already, resumed if it was interrupted, else trained.
+
+    Args:
+        recipe: what to train; its teacher is trained (or loaded) first.
+        folder: the run's folder; by default ``runs/<hash>`` in the cache.
+        workers: processes that prepare samples; they change nothing but the speed.
+        checkpoint_steps: how often a checkpoint is written.
+
+    Raises:
+        InputError: bad manifest, options or folder, or the folder holds the run of another recipe.
+    """
+    digest = recipe.digest()
+    target = Path(folder) if folder is not None else cache_folder("runs", digest)
+    _refuse_foreign(target, digest)
+    make_folder(target)
+    with FileLock(target / ".lock"):
+        if (target / "weights.safetensors").is_file():
+            return load_run(target)
+        teacher = train(recipe.teacher, workers=workers) if recipe.teacher else None
+        _Training(recipe, digest, target, teacher, workers).run(checkpoint_steps)
+    return load_run(target)
+
+
+class _Training:
+    def __init__(self, recipe: Recipe, digest: str, folder: Path, teacher: Run | None, workers: int):
+        self.recipe, self.folder = recipe, folder
+        cohort = recipe.cohort()
+        training = cohort.split("train").materialise()
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if use_bf16(recipe.precision) else "no",
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        self.method = build_method(recipe, training, teacher)
+        _write_description(folder, recipe, digest, training, teacher)
+        trainable = [p for p in self.method.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.average = AveragedModel(
+            self.method.backbone, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / max(1.0, recipe.averaging * recipe.steps))
+        )
+        self.method.to(self.accelerator.device)
+        self.average.to(self.accelerator.device)
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.method, self.optimizer)
+        self.data = cached_dataset(training.subjects, training.modalities, recipe.preprocessing)
+        self.workers, self.step, self.history = workers, 0, []  # type: ignore[var-annotated]
+
+    def run(self, checkpoint_steps: int) -> None:
+        recipe, started = self.recipe, time.perf_counter()
+        self._resume()
+        first = self.step
+        self._log(f"{'resumed at step ' + str(first) if first else 'started'}, {recipe.method} on {recipe.backbone}")
+        self.method.train()
+        bar = progress(total=recipe.steps, desc=f"training {recipe.method}")
+        bar.update(first)
+        try:
+            for batch in self._batches():
+                self._advance(batch)
+                bar.update()
+                if self.step % checkpoint_steps == 0 and self.step < recipe.steps:
+                    self._save_checkpoint()
+        except KeyboardInterrupt:
+            self._save_checkpoint()
+            self._log(f"interrupted at step {self.step}")
+            raise
+        finally:
+            bar.close()
+        seconds = time.perf_counter() - started
+        if self.accelerator.is_main_process:
+            self._finish(seconds, self.step - first)
+        self.accelerator.wait_for_everyone()
+
+    def _advance(self, batch: dict[str, Tensor]) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * rate_factor(self.step, self.recipe.steps, self.recipe.warmup)
+        losses = self.wrapped(batch)
+        if self.step % 50 == 0 and not bool(torch.isfinite(losses.total)):
+            raise InputError(
+                f"training {self.folder.name}: the loss is {float(losses.total)} at step {self.step}; lower the "
+                "learning rate (--set learning_rate=...) or use --set precision=fp32"
+            )
+        self.accelerator.backward(losses.total)
+        self.accelerator.clip_grad_norm_(self.wrapped.parameters(), _CLIP)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update_parameters(self.method.backbone)
+        self.history.append({"loss": losses.total.detach(), **losses.parts})
+        self.step += 1
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        """Batches from the current step on; each process takes its slice of the same global batch."""
+        recipe, processes = self.recipe, self.accelerator.num_processes
+        if recipe.batch % processes:
+            raise InputError(f"batch {recipe.batch} does not divide over {processes} processes; choose a multiple")
+        stream = CropStream(self.data, recipe.steps * recipe.batch, recipe.sampling, recipe.seed)
+        share, rank = recipe.batch // processes, self.accelerator.process_index
+        numbers = [
+            list(range(step * recipe.batch + rank * share, step * recipe.batch + (rank + 1) * share))
+            for step in range(self.step, recipe.steps)
+        ]
+        loader = DataLoader(stream, batch_sampler=numbers, num_workers=self.workers)
+        for batch in loader:
+            yield {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+
+    def _state(self) -> dict[str, Tensor]:
+        tensors = {f"method.{k}": v for k, v in self.method.state_dict().items() if not k.startswith("teacher.")}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
+        return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+
+    def _save_checkpoint(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        rows = _table(self.history).to_json(orient="split", double_precision=15)
+        with written_aside(self.folder / CHECKPOINT) as aside:
+            save_file(self._state(), aside, metadata={"step": str(self.step), "history": rows})
+
+    def _resume(self) -> None:
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return
+        with safe_open(path, framework="pt") as stored:
+            facts = stored.metadata()
+        tensors = load_file(path)
+        self.method.load_state_dict(_below(tensors, "method."), strict=self.recipe.teacher is None)
+        self.average.load_state_dict(_below(tensors, "average."))
+        state = self.optimizer.state_dict()
+        state["state"] = {}
+        for key, value in _below(tensors, "optimizer.").items():
+            index, _, name = key.partition(".")
+            state["state"].setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(state)
+        self.step = int(facts["step"])
+        rows = json.loads(facts["history"])
+        self.history = [dict(zip(rows["columns"], row, strict=True)) for row in rows["data"]]
+
+    def _finish(self, seconds: float, steps: int) -> None:
+        with written_aside(self.folder / "history.csv") as aside:
+            _table(self.history).rename_axis("step").to_csv(aside)
+        environment = _environment(self.accelerator) | {
+            "seconds": round(seconds, 1),
+            "steps_timed": steps,
+            "seconds_per_step": round(seconds / max(steps, 1), 4),
+        }
+        write_text(self.folder / "environment.json", json.dumps(environment, indent=2))
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.average.module.state_dict().items()}
+        with written_aside(self.folder / "weights.safetensors") as aside:  # last: it says that the run is whole
+            save_file(weights, aside)
+        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        self._log(f"done: {self.step} steps, {seconds:.0f} s")
+
+    def _log(self, line: str) -> None:
+        if self.accelerator.is_main_process:
+            with (self.folder / "log.txt").open("a") as log:
+                log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}\n")
+
+
+def build_method(recipe: Recipe, cohort: Manifest, teacher: Run | None) -> methods.Method:
+    """The untrained method of a recipe; weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        backbone = recipe.build_backbone(cohort.modalities, cohort.schema)
+    extra = {"teacher": teacher.backbone()} if teacher else {}
+    return methods.find(recipe.method)(backbone, **extra, **recipe.method_options)
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up over the first ``warmup`` share of the steps, then half a cosine down to zero."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def use_bf16(precision: str) -> bool:
+    """Whether to multiply in bf16: as told, or for ``auto`` where the processor does so in hardware."""
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _refuse_foreign(folder: Path, digest: str) -> None:
+    description = folder / "recipe.json"
+    if description.is_file():
+        try:
+            found = json.loads(description.read_text()).get("hash")
+        except (OSError, ValueError):
+            found = "an unreadable recipe"
+        if found != digest:
+            raise InputError(
+                f"{folder} holds the run of another recipe ({found}, asked for {digest}); choose another --out"
+            )
+
+
+def _write_description(folder: Path, recipe: Recipe, digest: str, cohort: Manifest, teacher: Run | None) -> None:
+    description: dict[str, Any] = recipe.to_json() | {
+        "hash": digest,
+        "modalities": list(cohort.modalities),
+        "schema": cohort.schema.name,
+        "regions": list(cohort.schema.regions),
+        "cohort": cohort.fingerprint(),
+        "teacher_hash": teacher.digest if teacher else None,
+    }
+    write_text(folder / "recipe.json", json.dumps(description, indent=2))
+
+
+def _environment(accelerator: Accelerator) -> dict[str, Any]:
+    packages = ("mtg-lab", "torch", "monai", "accelerate", "numpy", "nibabel", "nilearn")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {p: version(p) for p in packages},
+        "device": str(accelerator.device),
+        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "threads": torch.get_num_threads(),
+        "peak_memory_mb": round(peak),
+    }
+
+
+def _table(history: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame([{k: float(v) for k, v in row.items()} for row in history])
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
