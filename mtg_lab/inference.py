@@ -1,0 +1,148 @@
+"""Encode once, decode many: logits of several subsets from one encoding, and a mask in a patient's own grid."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.inferers import sliding_window_inference
+from monai.transforms import SpatialResample
+from torch import Tensor
+
+from mtg_lab import vocabulary
+from mtg_lab.backbones import ModalityBackbone
+from mtg_lab.data import preprocessing_transform
+from mtg_lab.doctor import load_image
+from mtg_lab.errors import InputError
+from mtg_lab.manifest import Subject
+from mtg_lab.runs import Run
+from mtg_lab.training import use_bf16
+
+
+def default_device() -> torch.device:
+    """A GPU when there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def precision_context(device: torch.device, precision: str) -> AbstractContextManager:
+    """Autocast to bf16 where ``precision`` asks for it (``auto``: where the hardware multiplies it)."""
+    return torch.autocast(device.type, torch.bfloat16) if use_bf16(precision) else nullcontext()
+
+
+@torch.inference_mode()
+def subset_classes(
+    backbone: ModalityBackbone,
+    image: Tensor,
+    masks: Sequence[Tensor],
+    window: int = 0,
+    overlap: float = 0.5,
+    precision: str = "auto",
+) -> Iterator[Tensor]:
+    """Class indices [D, H, W] (uint8) for each mask, from one encoding of the image.
+
+    Args:
+        backbone: in eval mode; its device is where the work is done.
+        image: [M, D, H, W], absent modalities zero or anything.
+        masks: each bool [M], what the network may look at.
+        window: edge of the sliding window in voxels; 0 takes the whole volume at once.
+        overlap: share by which neighbouring windows overlap.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+    """
+    for logits in subset_logits(backbone, image, masks, window, overlap, precision):
+        yield logits.argmax(dim=0).to(torch.uint8).cpu()
+
+
+@torch.inference_mode()
+def subset_logits(
+    backbone: ModalityBackbone,
+    image: Tensor,
+    masks: Sequence[Tensor],
+    window: int = 0,
+    overlap: float = 0.5,
+    precision: str = "auto",
+) -> Iterator[Tensor]:
+    """Logits [K, D, H, W] (float32) for each mask; arguments as for :func:`subset_classes`."""
+    device = next(backbone.parameters()).device
+    image = image.to(device)[None]
+    stacked = torch.stack(list(masks)).to(device)  # [S, M]
+    anything = stacked.any(dim=0, keepdim=True)  # encode what some mask looks at
+    if window <= 0 or max(image.shape[2:]) <= window:
+        with precision_context(device, precision):
+            latents = backbone.encode(image, anything)
+        for mask in stacked:
+            with precision_context(device, precision):
+                logits = backbone.decode(latents, mask[None]).logits
+            yield logits[0].float()
+        return
+
+    def decode_all(patch: Tensor) -> Tensor:
+        with precision_context(device, precision):
+            latents = backbone.encode(patch, anything.expand(len(patch), -1))
+            decoded = [backbone.decode(latents, m.expand(len(patch), -1)).logits.float() for m in stacked]
+        return torch.cat(decoded, dim=1)  # [1, S*K, w, w, w]
+
+    joined = sliding_window_inference(
+        image, (window,) * 3, sw_batch_size=1, predictor=decode_all, overlap=overlap, mode="gaussian",
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    yield from joined[0].unflatten(0, (len(stacked), -1))
+
+
+def predict(
+    run: Run,
+    mask: str | Path | nib.Nifti1Image | None = None,
+    window: int | None = None,
+    **images: str | Path | nib.Nifti1Image,
+) -> nib.Nifti1Image:
+    """A label map in the patient's own grid from whatever sequences there are: ``predict(run, t1c=..., t2f=...)``.
+
+    Args:
+        run: a trained run.
+        mask: brain mask, needed when the images' background is not zero.
+        window: edge of the sliding window in voxels of the working grid; None chooses (see :func:`choose_window`).
+        images: modality (aliases are understood) to file or nibabel image; all in one grid.
+
+    Returns:
+        uint8 image with the integers of the run's label schema, with shape and affine of the input.
+
+    Raises:
+        InputError: no image, an unknown modality, grids that differ, an unreadable file.
+    """
+    named = {vocabulary.canonical_modality(name): _as_source(image) for name, image in images.items()}
+    if not named:
+        raise InputError(f"nothing to predict from; give at least one of {', '.join(run.modalities)}")
+    run.check_modalities(tuple(named), "the patient")
+    ordered = {m: named[m] for m in run.modalities if m in named}
+    patient = Subject("patient", ordered, mask=None if mask is None else _as_source(mask))  # type: ignore[arg-type]
+    sample = preprocessing_transform(run.modalities, run.recipe.preprocessing, labelled=False)({"subject": patient})
+    size = choose_window(run, sample["image"].shape[1:]) if window is None else window
+    (logits,) = subset_logits(run.backbone(default_device()), sample["image"], [sample["present"]], size)
+    reference = next(iter(ordered.values()))
+    native = load_image(reference)
+    classes = to_native(logits.softmax(dim=0), sample["affine"], native)
+    integers = np.array([0, *run.schema.values], dtype=np.uint8)[classes]
+    return nib.Nifti1Image(integers, native.affine)
+
+
+def to_native(probabilities: Tensor, affine: Tensor, native: nib.Nifti1Image) -> np.ndarray:
+    """Class indices on the grid of ``native`` from probabilities [K, D, H, W] on the grid of ``affine``.
+
+    Probabilities are interpolated linearly before the arg max, so that borders do not follow the coarse voxels;
+    outside the working grid everything is background.
+    """
+    source = MetaTensor(probabilities.float().cpu(), affine=affine)
+    resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype="float32")
+    moved = resample(source, dst_affine=torch.as_tensor(native.affine), spatial_size=native.shape)
+    return np.asarray(moved.argmax(dim=0), dtype=np.uint8)
+
+
+def choose_window(run: Run, shape: Sequence[int]) -> int:
+    """0 (the whole volume at once) up to 160^3 voxels, else windows of twice the training crop."""
+    return 0 if int(np.prod(list(shape))) <= 160**3 else 2 * run.recipe.sampling.crop_voxels
+
+
+def _as_source(image: str | Path | nib.Nifti1Image) -> Path | nib.Nifti1Image:
+    return Path(image) if isinstance(image, str | Path) else image
