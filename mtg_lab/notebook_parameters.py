@@ -47,11 +47,12 @@ def parse_parameters(pairs: Iterable[tuple[str, str]]) -> dict[str, object]:
             raise NotebookError(f"parameter {name!r}: a parameter's name is a Python name, such as seed")
         if name in parsed:
             raise NotebookError(f"parameter {name}: given twice")
-        parsed[name] = _literal(text)
+        parsed[name] = literal(text)
     return parsed
 
 
-def _literal(text: str) -> object:
+def literal(text: str) -> object:
+    """The value that a text of the command line stands for; see :func:`parse_parameters`."""
     plain = text.strip()
     if plain.lower() in WORDS:
         return WORDS[plain.lower()]

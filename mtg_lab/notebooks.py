@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -369,6 +370,26 @@ def run_grid(
         if html:
             write_index(outcomes, out, title=f"{Path(notebook).stem}: {len(outcomes)} of {len(points)} runs")
     return outcomes
+
+
+def read_sweep(path: Path, folder: Path) -> tuple[Path, list[dict[str, object]], str, Path | None]:
+    """Read a sweep file: the notebook, every combination of the grid's values, the preset and the manifest.
+
+    Raises :class:`NotebookError` when the file is missing, is not YAML, or lacks ``notebook`` or ``grid``.
+    """
+    import yaml
+
+    try:
+        wanted = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as fault:
+        raise NotebookError(f"{path} is not a readable YAML file ({str(fault).splitlines()[0]})") from fault
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("grid"), dict) or "notebook" not in wanted:
+        raise NotebookError(f"{path} must name 'notebook' and 'grid' (parameter: list of values), e.g. seed: [0, 1]")
+    lists = [values if isinstance(values, list) else [values] for values in wanted["grid"].values()]
+    grid = [dict(zip(wanted["grid"], point, strict=True)) for point in product(*lists)]
+    (notebook,) = find_notebooks([str(wanted["notebook"])], folder)
+    manifest = wanted.get("manifest")
+    return notebook, grid, str(wanted.get("preset", "lab")), Path(path).parent / manifest if manifest else None
 
 
 def _grid_point(notebook: Path, out: Path, parameters: dict[str, object], fixed: dict[str, Any]) -> Outcome:

@@ -1,0 +1,272 @@
+"""The command ``mtg-lab``. Thin: each command parses, calls one function of the package and prints where things are.
+
+Exit codes: 0 done, 1 the input is at fault (one line on standard error), 2 wrong usage, 130 interrupted. Heavy modules
+are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mtg_lab import __version__
+from mtg_lab.errors import InputError
+
+
+class _Commands(click.Group):
+    """Turns an input error into one line and exit code 1, an interruption into 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as fault:
+            click.echo(f"mtg-lab: {fault}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("mtg-lab: interrupted; the same command goes on from here", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__, prog_name="mtg-lab")
+def main() -> None:
+    """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
+
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
+_MANIFEST = click.option("--manifest", default="", metavar="M", help="cohort; empty for the committed phantom")
+_PRESET = click.option("--preset", type=click.Choice(["smoke", "lab", "paper"]), default="lab")
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), help="folder of the cohort and its data_manifest.csv")
+@click.option("--default", "default", is_flag=True, help="synthesise the committed cohort into the cache instead")
+@click.option("--subjects", default=60, type=click.IntRange(1))
+@click.option("--seed", default=0, type=click.IntRange(0))
+@click.option("--spacing", default=2.0, metavar="MM", help="voxel size in mm")
+@click.option("--workers", default=None, type=click.IntRange(1), help="processes; by default one a core")
+def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: float, workers: int | None) -> None:
+    """Write a synthetic cohort: gliomas in four sequences, with labels and a manifest."""
+    from mtg_lab import phantom as generator
+    from mtg_lab.files import make_folder
+    from mtg_lab.manifest import read_manifest, write_manifest
+
+    if default == (out is not None):
+        raise click.UsageError("give either --out DIR or --default")
+    if out is None:
+        cohort = read_manifest().materialise(workers)
+        click.echo(f"{len(cohort)} subjects of {cohort.path}: {_root(cohort.subjects[0])}")
+        return
+    try:
+        rows = generator.cohort_rows(subjects, seed, spacing)
+    except ValueError as fault:
+        raise InputError(str(fault)) from fault
+    manifest = write_manifest(rows, generator.MODALITIES, make_folder(out) / "data_manifest.csv")
+    from mtg_lab.progress import progress
+
+    generator.materialise(rows, out, spacing, workers=workers, progress=progress)
+    click.echo(str(manifest))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("data_manifest.csv"))
+@click.option("--schema", default="", help="label schema, where the names of the files do not tell it")
+@click.option("--modality", "patterns", multiple=True, metavar="NAME=PATTERN", help="e.g. t1c='*T1POST*'; repeatable")
+@click.option("--label", default="", metavar="PATTERN", help="label files, with --modality")
+@click.option("--mask", default="", metavar="PATTERN", help="brain masks, with --modality")
+@click.option("--split", default="60:15:25", metavar="TRAIN:VAL:TEST", help="shares of the subjects")
+@click.option("--seed", default=0, help="of the split")
+def index(folder: Path, out: Path, schema: str, patterns: tuple[str, ...], label: str, mask: str, split: str,
+          seed: int) -> None:  # fmt: skip
+    """Write a manifest for a folder of scans: BraTS 2018-2024 by its names, anything else by patterns."""
+    from mtg_lab.indexing import index_folder
+
+    found = index_folder(folder, schema=schema, patterns=_pairs(patterns, "--modality"), label=label, mask=mask,
+                         shares=split, seed=seed)  # fmt: skip
+    found.write(out)
+    click.echo(f"{found.told()}\n{out}; next: mtg-lab doctor {out}")
+
+
+@main.command()
+@click.argument("manifest", default="")
+@_JSON
+def doctor(manifest: str, as_json: bool) -> None:
+    """Examine a manifest and its files: one line a fault; exit code 1 if any is an error."""
+    from dataclasses import asdict
+
+    from mtg_lab.doctor import doctor as examine
+    from mtg_lab.manifest import parse_manifest
+
+    findings = examine(manifest)
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in findings], indent=2))
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+        if not findings:
+            cohort, _ = parse_manifest(manifest)
+            click.echo(f"{cohort.path}: {len(cohort)} subjects, {', '.join(cohort.modalities)}; nothing to mend")
+    sys.exit(1 if any(f.severity == "error" for f in findings) else 0)
+
+
+@main.command()
+@_MANIFEST
+@click.option("--method", default="dropout", help="complete, dropout, aligned_teacher or student")
+@click.option("--backbone", default="unet")
+@_PRESET
+@click.option("--teacher", default="", metavar="RUN", help="run folder of the teacher, for --method student")
+@click.option("--seed", default=0, type=click.IntRange(0))
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="e.g. steps=500 or method.align_weight=1")
+@click.option("--workers", default=0, type=click.IntRange(0), help="processes that prepare samples")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN")
+def train(manifest: str, method: str, backbone: str, preset: str, teacher: str, seed: int, changes: tuple[str, ...],
+          workers: int, out: Path) -> None:  # fmt: skip
+    """Train a network; an interrupted run is resumed by the same command, a finished one is not repeated."""
+    from mtg_lab import training
+    from mtg_lab.notebook_parameters import literal
+
+    options: dict[str, Any] = {"teacher": training.load_run(teacher).recipe} if teacher else {}
+    settings = {name: literal(text) for name, text in _pairs(changes, "--set").items()}
+    recipe = training.preset(preset, method, manifest, seed, backbone=backbone, **options)
+    run = training.train(training.override(recipe, settings), out, workers=workers)
+    click.echo(f"{run.folder}: {run.environment['seconds']:.0f} s on {run.environment['device']}, "
+               f"final loss {run.history['loss'].tail(20).mean():.3f}")  # fmt: skip
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@_MANIFEST
+@click.option("--split", default="test")
+@click.option("--subset", "subsets", multiple=True, help="e.g. t1c+t2f; by default all; repeatable")
+@click.option("--window", type=click.IntRange(0), help="edge in voxels; 0 the whole volume, by default chosen")
+@click.option("--empty", default="one", help="Dice where the reference is empty: one or nan")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="scores.csv")
+@_JSON
+def evaluate(run: Path, manifest: str, split: str, subsets: tuple[str, ...], window: int | None, empty: str, out: Path,
+             as_json: bool) -> None:  # fmt: skip
+    """Score a run on every subset of modalities; a tidy CSV with its protocol beside it."""
+    from mtg_lab import evaluation
+    from mtg_lab.manifest import read_manifest
+    from mtg_lab.runs import load_run
+
+    table = evaluation.evaluate(load_run(run), read_manifest(manifest), split, subsets=subsets or None, window=window,
+                                empty=empty)  # fmt: skip
+    evaluation.save_scores(table, out)
+    means = table.pivot_table(index="subset", columns="region", values="value", sort=False)
+    if as_json:
+        click.echo(json.dumps({"protocol": table.attrs["protocol"], "mean": means.to_dict("index")}, indent=2))
+    else:
+        click.echo(means.round(3).to_string())
+        click.echo(str(evaluation.Protocol(**table.attrs["protocol"])))
+        click.echo(str(out))
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@_MANIFEST
+@click.option("--split", default="test")
+@click.option("--voxels", default=60, type=click.IntRange(2), help="per subject and tissue")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="gap.csv")
+@_JSON
+def gap(run: Path, manifest: str, split: str, voxels: int, out: Path, as_json: bool) -> None:
+    """Measure the gap between the modalities' latents."""
+    from mtg_lab.files import written_aside
+    from mtg_lab.gap import gap as measure
+    from mtg_lab.gap import latents
+    from mtg_lab.manifest import read_manifest
+    from mtg_lab.runs import load_run
+
+    table = measure(latents(load_run(run), read_manifest(manifest), split, voxels))
+    with written_aside(out) as aside:
+        table.to_csv(aside, index=False)
+    click.echo(table.to_json(orient="records", indent=2) if as_json else table.round(3).to_string(index=False))
+    click.echo(str(out), err=as_json)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--mask", default="", help="brain mask, where the background is not zero")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="mask.nii.gz")
+@click.pass_context
+def predict(ctx: click.Context, run: Path, mask: str, out: Path) -> None:
+    """Segment one patient from any sequences: --t1c a.nii.gz --t2f b.nii.gz; the mask is in the input's own grid."""
+    import nibabel as nib
+
+    from mtg_lab.files import written_aside
+    from mtg_lab.inference import predict as segment
+    from mtg_lab.runs import load_run
+
+    if len(ctx.args) % 2 or not all(name.startswith("--") for name in ctx.args[::2]):
+        raise click.UsageError("give each sequence as --NAME FILE, for example --t1c a.nii.gz")
+    images: dict[str, Any] = {
+        name.removeprefix("--"): value for name, value in zip(ctx.args[::2], ctx.args[1::2], strict=True)
+    }
+    if not out.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"--out {out} must end in .nii or .nii.gz")
+    predicted = segment(load_run(run), mask=mask or None, **images)
+    with written_aside(out) as aside:
+        nib.save(predicted, aside)
+    click.echo(str(out))
+
+
+@main.command()
+@click.argument("notebooks", nargs=-1)
+@_PRESET
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="a notebook parameter; repeatable")
+@click.option("--manifest", type=click.Path(path_type=Path), help="another cohort than the phantom")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR")
+def run(notebooks: tuple[str, ...], preset: str, parameters: tuple[tuple[str, str], ...], manifest: Path | None,
+        out: Path) -> None:  # fmt: skip
+    """Execute notebooks headless (all, or those named: 03, 03_modality_gap), with HTML and an index page."""
+    from mtg_lab import notebooks as runner
+
+    folder = runner.default_folder()
+    outcomes = runner.run_notebooks(
+        runner.find_notebooks(notebooks, folder), out, preset=preset,
+        parameters=runner.parse_parameters(parameters), manifest=manifest,
+    )  # fmt: skip
+    _report(outcomes, out)
+
+
+@main.command()
+@click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
+@click.option("--scheduler", default="", metavar="ADDRESS", help="of a running Dask cluster, tcp://...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR")
+def sweep(sweep_file: Path, scheduler: str, out: Path) -> None:
+    """Execute one notebook over a grid of parameters.
+
+    The file names `notebook`, `preset`, optionally `manifest`, and `grid`: lists of values by parameter.
+    """
+    from mtg_lab import notebooks as runner
+
+    notebook, grid, preset, manifest = runner.read_sweep(sweep_file, runner.default_folder())
+    executor = None
+    if scheduler:
+        from distributed import Client
+
+        executor = Client(scheduler).get_executor()
+    outcomes = runner.run_grid(notebook, grid, out, executor, preset=preset, manifest=manifest)
+    _report(outcomes, out)
+
+
+def _report(outcomes: Any, out: Path) -> None:
+    click.echo(f"open {(out / 'index.html').resolve().as_uri()}")
+    failed = [o for o in outcomes if o.status != "done"]
+    for outcome in failed:
+        where = f", cell {outcome.cell}" if outcome.cell else ""
+        click.echo(f"mtg-lab: {outcome.notebook}{where} {outcome.status}: {outcome.message}", err=True)
+    sys.exit(1 if failed else 0)
+
+
+def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise click.UsageError(f"{option} {text}: write it as NAME=VALUE")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def _root(subject: Any) -> Path:
+    return next(iter(subject.images.values())).parents[1]

@@ -1,0 +1,374 @@
+"""Every plot of the lab: functions of tables and arrays that return a matplotlib Figure.
+
+One colour a modality everywhere (Okabe and Ito's palette, told apart by colour-blind readers) and one marker, so that a
+page printed in grey can be read too. Nothing here touches pyplot: a figure belongs to whoever asked for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy.stats import gaussian_kde, norm
+
+from mtg_lab.files import written_aside
+
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+OUTLINES = ("solid", "dashed", "dotted", "dashdot")
+_KNOWN = {"t1n": 0, "t1c": 3, "t2w": 4, "t2f": 2}  # fixed, so that t1c looks the same in a cohort that lacks t1n
+_AXIS_NAMES = ("sagittal", "coronal", "axial")
+
+
+def modality_style(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each modality, the same in every figure of the project."""
+    free = [i for i in range(len(COLOURS)) if i not in _KNOWN.values()]
+    others = iter(free * len(names))
+    return {n: (COLOURS[i], MARKERS[i]) for n in names for i in [_KNOWN.get(n) if n in _KNOWN else next(others)]}
+
+
+def save(figure: Figure, folder: str | Path, name: str, alt: str) -> Path:
+    """Write ``<folder>/<name>.png`` at 150 dpi; ``alt`` is stored in it as the picture's description."""
+    target = Path(folder) / f"{name}.png"
+    with written_aside(target) as aside:
+        figure.savefig(aside, dpi=150, metadata={"Description": alt})
+    return target
+
+
+def fullest_slice(label: np.ndarray, axis: int = 2) -> int:
+    """Index of the slice that shows most of the label; label [D, H, W]."""
+    others = tuple(other for other in range(3) if other != axis)
+    return int(np.argmax((label > 0).sum(axis=others)))
+
+
+def intensity_window(volume: np.ndarray) -> tuple[float, float]:
+    """Lower and upper intensity shown: 1st and 99.5th percentile of the finite voxels that are not zero."""
+    inside = volume[np.isfinite(volume) & (volume != 0)]
+    if not inside.size:
+        return 0.0, 1.0
+    low, high = np.percentile(inside, (1, 99.5))
+    return float(low), float(high) if high > low else float(low) + 1.0
+
+
+def slice_panels(
+    slices: Mapping[str, np.ndarray | None],
+    windows: Mapping[str, tuple[float, float]],
+    marks: np.ndarray | Mapping[str, np.ndarray] | None = None,
+    names: Mapping[int, str] | None = None,
+    axis: int = 2,
+    title: str = "",
+) -> Figure:
+    """Slices side by side in grey, windows stated, labels outlined, right and left marked.
+
+    Args:
+        slices: panel title to pixels [A, B] in RAS order, or None for a missing sequence.
+        windows: panel title to the intensities shown as black and white.
+        marks: label map [A, B] outlined in every panel, or one for each panel.
+        names: integer of the label map to its name, in the order of colours.
+        axis: that the slice is perpendicular to.
+        title: of the whole figure, a sentence.
+    """
+    names = names or {}
+    figure = Figure(figsize=(2.6 * len(slices), 3.2 + 0.3 * bool(title)), layout="constrained")
+    for axes, (panel, pixels) in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices.items(), strict=True):
+        axes.set_xticks([])
+        axes.set_yticks([])
+        if pixels is None:
+            axes.set_title(panel)
+            axes.set_box_aspect(1)
+            axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
+            continue
+        low, high = windows[panel]
+        axes.imshow(pixels.T, cmap="gray", vmin=low, vmax=high, origin="lower")
+        axes.set_title(f"{panel}  [{low:.3g}, {high:.3g}]", fontsize=10)
+        own = marks.get(panel) if isinstance(marks, Mapping) else marks
+        for number, value in enumerate(names):
+            if own is not None and (own == value).any():
+                style, colour = OUTLINES[number % len(OUTLINES)], COLOURS[number % len(COLOURS)]
+                axes.contour(np.equal(own.T, value), levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.3)
+        if axis != 0:
+            # The first stored axis runs from the patient's left to the right.
+            for place, side in ((0.03, "L"), (0.93, "R")):
+                axes.text(place, 0.5, side, color="white", fontsize=9, transform=axes.transAxes)
+    if names and marks is not None:
+        handles = [
+            Line2D([], [], color=COLOURS[n % len(COLOURS)], ls=OUTLINES[n % len(OUTLINES)], label=name)
+            for n, name in enumerate(names.values())
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    if title:
+        figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def sequences(
+    images: Mapping[str, np.ndarray],
+    label: np.ndarray | None = None,
+    names: Mapping[int, str] | None = None,
+    axis: int = 2,
+    index: int | None = None,
+    title: str = "",
+) -> Figure:
+    """One slice of every sequence of a subject (volumes [D, H, W] in RAS order), the label outlined."""
+    depth = next(iter(images.values())).shape[axis]
+    chosen = index if index is not None else depth // 2 if label is None else fullest_slice(label, axis)
+    slices = {name: np.take(volume, chosen, axis) for name, volume in images.items()}
+    windows = {name: intensity_window(volume) for name, volume in images.items()}
+    marks = None if label is None else np.take(label, chosen, axis)
+    return slice_panels(slices, windows, marks, names, axis, title)
+
+
+def predictions(
+    image: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    names: Mapping[int, str],
+    title: str = "",
+    axis: int = 2,
+) -> Figure:
+    """The same slice with different masks, e.g. the reference and what the network drew from several subsets."""
+    index = fullest_slice(next(iter(masks.values())), axis)
+    pixels, window = np.take(image, index, axis), intensity_window(image)
+    marks = {panel: np.take(mask, index, axis) for panel, mask in masks.items()}
+    return slice_panels(dict.fromkeys(masks, pixels), dict.fromkeys(masks, window), marks, names, axis, title)
+
+
+def presence(table: pd.DataFrame, title: str = "") -> Figure:
+    """Which subject has which modality: a matrix of filled and empty squares; bool, subjects x modalities."""
+    figure = Figure(figsize=(8, 0.5 + 0.42 * table.shape[1]), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(table.T.astype(int), cmap=["#f2f2f2", COLOURS[4]], cbar=False, linewidths=0.4, ax=axes, vmin=0, vmax=1)
+    axes.set(xlabel=f"{len(table)} subjects", ylabel="", xticks=[])
+    axes.tick_params(axis="y", rotation=0)
+    axes.set_title(title or "Filled: the subject has the sequence", fontsize=11)
+    return figure
+
+
+def tissue_densities(table: pd.DataFrame, title: str = "") -> Figure:
+    """Distribution of intensities per tissue, one panel a modality; columns modality, tissue, value (and source)."""
+    modalities = list(dict.fromkeys(table["modality"]))
+    tissues = list(dict.fromkeys(table["tissue"]))
+    sources = list(dict.fromkeys(table["source"])) if "source" in table else [None]
+    figure = Figure(figsize=(3.1 * len(modalities), 3.4), layout="constrained")
+    low, high = np.percentile(table["value"], (0.5, 99.5))
+    grid = np.linspace(low, high, 200)
+    for axes, modality in zip(figure.subplots(1, len(modalities), squeeze=False)[0], modalities, strict=True):
+        for number, tissue in enumerate(tissues):
+            for style, source in zip(OUTLINES, sources, strict=False):
+                rows = table[(table["modality"] == modality) & (table["tissue"] == tissue)]
+                values = (rows if source is None else rows[rows["source"] == source])["value"].to_numpy()
+                if len(values) > 5 and values.std() > 0:
+                    axes.plot(grid, gaussian_kde(values)(grid), color=COLOURS[number], ls=style, lw=1.8)
+        axes.set(title=modality, yticks=[], xlabel="z-score in the brain")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    handles = [Line2D([], [], color=COLOURS[n], label=t) for n, t in enumerate(tissues)]
+    handles += [Line2D([], [], color="black", ls=s, label=o) for s, o in zip(OUTLINES, sources, strict=False) if o]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    figure.suptitle(title or "How bright each tissue is in each sequence", fontsize=12)
+    return figure
+
+
+def embedding(
+    panels: Mapping[str, pd.DataFrame], colour_by: str, title: str = "", palette: Sequence[str] = COLOURS
+) -> Figure:
+    """Embedded latents (columns x, y and ``colour_by``), one panel each on the same axes."""
+    names = list(dict.fromkeys(name for table in panels.values() for name in table[colour_by]))
+    styles = (
+        modality_style(names)
+        if colour_by == "modality"
+        else {n: (palette[i % len(palette)], MARKERS[i % len(MARKERS)]) for i, n in enumerate(names)}
+    )
+    figure = Figure(figsize=(4.6 * len(panels), 4.4), layout="constrained")
+    axes_row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (panel, table) in zip(axes_row, panels.items(), strict=True):
+        shuffled = table.sample(frac=1, random_state=0)  # so that the last group does not hide the others
+        for name, (colour, marker) in styles.items():
+            rows = shuffled[shuffled[colour_by] == name]
+            axes.scatter(rows["x"], rows["y"], s=9, c=colour, marker=marker, alpha=0.55, linewidths=0, label=str(name))
+        axes.set(xticks=[], yticks=[], title=panel)
+        axes.spines[:].set_color("#cccccc")
+    handles, labels = axes_row[0].get_legend_handles_labels()
+    for handle in handles:
+        handle.set_alpha(1)
+    if len(labels) <= 12:
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, markerscale=2.5
+        )
+    figure.suptitle(title or f"Latents, coloured by {colour_by}", fontsize=12)
+    return figure
+
+
+def gap_dots(table: pd.DataFrame, title: str = "") -> Figure:
+    """Gap metrics of several runs with their intervals; columns run, metric, value, low, high."""
+    metrics, runs = list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["run"]))
+    figure = Figure(figsize=(2.5 * len(metrics), 1.4 + 0.36 * len(runs)), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0], metrics, strict=True):
+        for place, run in enumerate(runs):
+            row = table[(table["metric"] == metric) & (table["run"] == run)].iloc[0]
+            colour = COLOURS[(4, 3, 2, 0)[place % 4]]
+            if np.isfinite(row["low"]):
+                axes.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
+            axes.plot(row["value"], place, MARKERS[place % len(MARKERS)], color=colour, ms=7)
+            axes.annotate(f"{row['value']:.2f}", (row["value"], place), (0, 7), textcoords="offset points", ha="center")
+        axes.set(
+            yticks=range(len(runs)), yticklabels=runs, title=metric.replace("_", " "), ylim=(-0.6, len(runs) - 0.2)
+        )
+        axes.set_xlim(left=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def subset_heatmap(scores: pd.DataFrame, title: str = "") -> Figure:
+    """Mean score of every subset (rows, fewest sequences first) and region (columns), with filled and empty dots."""
+    subsets = list(dict.fromkeys(scores["subset"]))
+    modalities = list(dict.fromkeys(name for subset in subsets for name in subset.split("+")))
+    regions = list(dict.fromkeys(scores["region"]))
+    means = scores.pivot_table(index="subset", columns="region", values="value", aggfunc="mean", sort=False)
+    means = means.reindex(index=subsets, columns=regions)
+    figure = Figure(figsize=(2.2 + 0.55 * len(modalities) + 0.9 * len(regions), 1.2 + 0.34 * len(subsets)),
+                    layout="constrained")  # fmt: skip
+    dots, heat = figure.subplots(1, 2, width_ratios=(len(modalities), 1.7 * len(regions)))
+    for row, subset in enumerate(subsets):
+        for column, modality in enumerate(modalities):
+            there = modality in subset.split("+")
+            colour = modality_style(modalities)[modality][0]
+            dots.plot(column, row + 0.5, "o", ms=9, mfc=colour if there else "white", mec=colour)
+    dots.set(xticks=range(len(modalities)), xticklabels=modalities, yticks=[], ylim=(len(subsets), 0))
+    dots.set_xlim(-0.6, len(modalities) - 0.4)
+    dots.xaxis.tick_top()
+    dots.spines[:].set_visible(False)
+    dots.tick_params(length=0)
+    sns.heatmap(means, annot=True, fmt=".2f", vmin=0, vmax=1, cmap="cividis", cbar=False, ax=heat, yticklabels=False)
+    heat.set(xlabel="", ylabel="")
+    heat.xaxis.tick_top()
+    heat.tick_params(length=0)
+    figure.suptitle(title or "Dice by subset of sequences", fontsize=12)
+    return figure
+
+
+def missingness_lines(scores: Mapping[str, pd.DataFrame], title: str = "", draws: int = 500) -> Figure:
+    """Mean score against the number of missing modalities, one panel a region, one line a run.
+
+    Bands are 95 % bootstrap intervals over subjects.
+    """
+    regions = list(dict.fromkeys(next(iter(scores.values()))["region"]))
+    figure = Figure(figsize=(3.4 * len(regions), 3.5), layout="constrained")
+    row = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
+    for axes, region in zip(row, regions, strict=True):
+        for number, (run, table) in enumerate(scores.items()):
+            part = table[table["region"] == region]
+            cells = part.pivot_table(index="subject", columns="modalities", values="value", aggfunc="mean")
+            values, rng = cells.to_numpy(), np.random.default_rng(0)
+            means = np.stack([
+                np.nanmean(values[rng.integers(len(values), size=len(values))], axis=0) for _ in range(draws)
+            ])  # fmt: skip
+            missing = cells.columns.max() - cells.columns.to_numpy()
+            colour = COLOURS[(4, 3, 2, 0, 5, 7)[number % 6]]
+            axes.fill_between(missing, *np.nanquantile(means, [0.025, 0.975], axis=0), color=colour, alpha=0.12, lw=0)
+            axes.plot(missing, np.nanmean(values, axis=0), color=colour, marker=MARKERS[number], label=run,
+                      ls=OUTLINES[number % 4])  # fmt: skip
+        axes.set(title=region, xlabel="missing sequences", xticks=range(cells.shape[1]), ylim=(0, 1))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e5e5e5")
+    row[0].set_ylabel("mean Dice")
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(title or "Dice falls as sequences go missing (bands: 95 % over subjects)", fontsize=12)
+    return figure
+
+
+def forest(differences: pd.DataFrame, title: str = "") -> Figure:
+    """Paired differences with intervals around the line of no difference; columns name, difference, low, high."""
+    figure = Figure(figsize=(7, 1.1 + 0.34 * len(differences)), layout="constrained")
+    axes = figure.subplots()
+    columns = (differences[c].astype(float) for c in ("difference", "low", "high"))
+    for place, (middle, low, high) in enumerate(zip(*columns, strict=True)):
+        clear = low > 0 or high < 0
+        axes.plot([low, high], [place, place], color=COLOURS[4] if clear else "#888888", lw=2)
+        axes.plot(middle, place, "o", color=COLOURS[4] if clear else "#888888", mfc=None if clear else "white")
+    axes.axvline(0, color="black", lw=1)
+    axes.set(yticks=range(len(differences)), yticklabels=differences["name"], xlabel="difference in Dice")
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title or "Filled where the interval excludes zero", fontsize=11)
+    return figure
+
+
+def learning_curves(histories: Mapping[str, pd.DataFrame], column: str = "segmentation", title: str = "") -> Figure:
+    """A column of several runs' histories over steps, as a running mean over a fortieth of the run."""
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for number, (run, history) in enumerate(histories.items()):
+        if column in history:
+            smooth = history[column].rolling(max(1, len(history) // 40), min_periods=1).mean()
+            axes.plot(smooth.index, smooth, color=COLOURS[number % 8], ls=OUTLINES[number % 4], label=run)
+    axes.set(xlabel="step", ylabel=column.replace("_", " "))
+    axes.legend(frameon=False, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title or f"{column.replace('_', ' ').capitalize()} during training", fontsize=11)
+    return figure
+
+
+def gaussian_anchors(
+    means: Sequence[float],
+    sds: Sequence[float],
+    weights: Sequence[float],
+    names: Sequence[str],
+    costs: pd.DataFrame,
+    barycentre: tuple[float, float] | None = None,
+) -> Figure:
+    """One-dimensional modalities with their mixture (and barycentre), beside the cost of each anchor in two parts.
+
+    Args:
+        means, sds, weights, names: of the modalities q_m.
+        costs: columns anchor, js, price (nats).
+        barycentre: mean and spread of the weighted mean of paired draws, another object than the mixture.
+    """
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
+    grid = np.linspace(min(means) - 4 * max(sds), max(means) + 4 * max(sds), 500)
+    each = np.stack([norm.pdf(grid, m, s) for m, s in zip(means, sds, strict=True)])
+    for density, mean, name in zip(each, means, names, strict=True):
+        colour = modality_style(names)[name][0]
+        left.plot(grid, density, color=colour, lw=2)
+        left.annotate(name, (mean, density.max()), ha="center", va="bottom", color=colour)
+    left.plot(grid, np.average(each, axis=0, weights=weights), color="black", ls="dashed", label="mixture")
+    if barycentre:
+        left.plot(grid, norm.pdf(grid, *barycentre), color=COLOURS[5], ls="dotted", lw=2.5, label="barycentre")
+    left.set(yticks=[], xlabel="latent", title="Two objects are called P_mix")
+    left.legend(frameon=False)
+    places = np.arange(len(costs))
+    right.barh(places, costs["js"], color=COLOURS[4], label="gap JS: the same for all")
+    right.barh(places, costs["price"], left=costs["js"], color=COLOURS[0], hatch="//", label="price of the anchor")
+    right.set(yticks=places, yticklabels=costs["anchor"], xlabel="nats", title="The mixture is the cheapest anchor")
+    right.invert_yaxis()
+    right.legend(frameon=False, fontsize=9, loc="lower right")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def growth_layers(layers: Mapping[str, np.ndarray], axis: int = 2, index: int | None = None, title: str = "") -> Figure:
+    """Maps that a phantom is built from, as one row of slices."""
+    chosen = index if index is not None else next(iter(layers.values())).shape[axis] // 2
+    figure = Figure(figsize=(2.2 * len(layers), 2.9), layout="constrained")
+    for axes, (name, volume) in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers.items(), strict=True):
+        _quiet(axes).imshow(np.take(volume, chosen, axis).T, cmap="cividis", origin="lower")
+        axes.set_title(name.replace("_", " "), fontsize=10)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def _quiet(axes: Axes) -> Axes:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return axes
+
+
+def alt_text(words: str, **numbers: Any) -> str:
+    """Alternative text from a sentence with named numbers, rounded to two places."""
+    return words.format(**{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in numbers.items()})
