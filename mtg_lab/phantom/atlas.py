@@ -22,7 +22,7 @@ from scipy import fft, ndimage
 
 Array = NDArray[np.floating[Any]]
 
-BOX_LOW_MM = np.array([-88.0, -129.0, -83.0])
+BOX_LOW_MM = np.array([-88.0, -130.0, -82.0])
 BOX_MM = np.array([176.0, 224.0, 176.0])
 BRAIN_CENTRE_MM = np.array([0.0, -17.0, 5.0])
 
@@ -199,9 +199,9 @@ class Person:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Person:
         """Draw a person; brains of 1.3 to 1.9 litres, as in patients (the template itself has 1.9)."""
-        scale = np.exp(rng.normal(0, 0.02, 3)) * np.exp(rng.normal(np.log(0.96), 0.02))
+        scale = np.exp(rng.normal(0, 0.016, 3)) * np.exp(rng.normal(np.log(0.95), 0.018))
         matrix = np.diag(1 / scale)
-        for axis, angle in enumerate(rng.normal(0, np.deg2rad([3, 2, 3]))):
+        for axis, angle in enumerate(rng.normal(0, np.deg2rad([2, 2, 3]))):
             i, j = [(1, 2), (0, 2), (0, 1)][axis]
             turn = np.eye(3)
             turn[i, i] = turn[j, j] = np.cos(angle)

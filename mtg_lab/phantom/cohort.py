@@ -21,7 +21,7 @@ from .signal import MODALITIES, SITES, Body, acquire, weigh
 from .tumour import Biology, Tumour, divide, grow_tumour
 from .vessels import Vessels
 
-GENERATOR_VERSION = "1"
+GENERATOR_VERSION = "2"
 SCHEMA = "brats2023"
 _TUMOUR_TISSUES = ("necrosis", "solid", "enhancing", "oedema")
 

@@ -36,7 +36,7 @@ class Tissue:
 TISSUES: Mapping[str, Tissue] = MappingProxyType(
     {
         "wm": Tissue(900, 72, 0.70, 0.01),
-        "gm": Tissue(1550, 96, 0.82, 0.02),
+        "gm": Tissue(1550, 96, 0.82, 0.03),
         "csf": Tissue(4300, 1500, 1.00, 0.0),
         "gliosis": Tissue(1250, 115, 0.78, 0.015),
         "oedema": Tissue(1800, 190, 0.85, 0.02),
@@ -44,7 +44,7 @@ TISSUES: Mapping[str, Tissue] = MappingProxyType(
         "enhancing": Tissue(1600, 145, 0.87, 0.15),
         "necrosis": Tissue(2350, 300, 0.93, 0.02),
         # Flowing blood leaves the slice before its echo: little signal without contrast agent.
-        "vessel": Tissue(1900, 60, 0.55, 0.5),
+        "vessel": Tissue(1900, 60, 0.55, 0.9),
         "meninges": Tissue(1300, 60, 0.60, 0.25),
         "plexus": Tissue(1800, 150, 0.90, 0.22),
     }
@@ -53,7 +53,10 @@ TISSUES: Mapping[str, Tissue] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Sequence:
-    """One acquisition: `kind` is `spin_echo`, `inversion_recovery` or `spoiled_gradient_echo`; times in ms."""
+    """One acquisition: `kind` is `spin_echo`, `inversion_recovery` or `spoiled_gradient_echo`; times in ms.
+
+    `noise` is relative to the scanner's.
+    """
 
     kind: str
     tr_ms: float
@@ -62,6 +65,7 @@ class Sequence:
     flip_deg: float = 90.0
     thickness_mm: float = 1.0
     slice_axis: int = 2
+    noise: float = 1.0
 
     def signal(self, t1_ms: Array | float, t2_ms: Array | float, density: Array | float) -> Array:
         """Magnitude of the signal, in units of the proton density of water.
@@ -100,7 +104,9 @@ def null_ti_ms(t1_ms: float, tr_ms: float) -> float:
 
 def _flair(tr_ms: float, te_ms: float, thickness_mm: float, slice_axis: int = 2) -> Sequence:
     ti_ms = round(null_ti_ms(TISSUES["csf"].t1_ms, tr_ms) / 10) * 10
-    return Sequence("inversion_recovery", tr_ms, te_ms, ti_ms, thickness_mm=thickness_mm, slice_axis=slice_axis)
+    return Sequence(
+        "inversion_recovery", tr_ms, te_ms, ti_ms, thickness_mm=thickness_mm, slice_axis=slice_axis, noise=1.5
+    )
 
 
 def _site(name: str, noise: float, bias: float, gain: float, *sequences: Sequence) -> Scanner:
@@ -158,7 +164,7 @@ class Body:
         """Draw a patient's tissue values: a few per cent around the literature, more in the tumour."""
         tissues = {}
         for name, t in TISSUES.items():
-            spread = 0.025 if name in ("wm", "gm", "csf") else 0.12 if name == "necrosis" else 0.08
+            spread = 0.025 if name in ("wm", "gm", "csf") else 0.09 if name == "necrosis" else 0.08
             a, b, c, d = np.exp(rng.normal(0, [spread, spread, 0.25 * spread, 2 * spread]))
             tissues[name] = Tissue(t.t1_ms * a, t.t2_ms * b, min(t.density * c, 1.0), t.gadolinium_mm * d)
         fields = {
@@ -234,12 +240,15 @@ def acquire(
     """
     image = np.full(inside.shape, surround, np.float32)
     image[inside] = signal
+    # The point spread of an acquisition of about 1 mm, which larger voxels hide.
+    if grid.spacing_mm < 1.5:
+        image = ndimage.gaussian_filter(image, 0.4 / grid.spacing_mm)
     image = _average_slices(image, grid, sequence, session)
     bias = scanner.bias * (0.6 * Field.draw(session, 70.0).on(grid) + 0.35 * Field.draw(session, 45.0).on(grid))
     image *= np.exp(bias)
     # Averaging over larger voxels and thicker slices makes less noise.
     volume = (grid.spacing_mm**2 * max(grid.spacing_mm, sequence.thickness_mm**0.5)) ** 0.5
-    sigma = np.float32(scanner.noise * white * session.uniform(0.7, 1.4) / volume)
+    sigma = np.float32(scanner.noise * sequence.noise * white * session.uniform(0.7, 1.4) / volume)
     real, imaginary = (noise.standard_normal(image.shape, dtype=np.float32) for _ in range(2))
     # Scans reach a common grid by interpolation, which correlates neighbours.
     blur = 0.45 / grid.spacing_mm
@@ -251,7 +260,7 @@ def acquire(
 
 def _average_slices(image: Array, grid: Grid, sequence: Sequence, session: np.random.Generator) -> Array:
     """Average over slices of the sequence's thickness, each of its own brightness, and interpolate between centres."""
-    phase, drift = session.uniform(), session.normal(0, 0.02, 256)
+    phase, drift = session.uniform(), session.normal(0, 0.03, 256)
     step = sequence.thickness_mm / grid.spacing_mm
     if step <= 1.01:
         return image

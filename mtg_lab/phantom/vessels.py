@@ -45,7 +45,7 @@ class Vessels:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Vessels:
         """Draw one person's vessels."""
-        first, second, calibre, meninges = (Field.draw(rng, knots) for knots in (7.5, 7.5, 25.0, 12.0))
+        first, second, calibre, meninges = (Field.draw(rng, knots) for knots in (6.5, 6.5, 25.0, 12.0))
         return cls(first, second, calibre, meninges, radius_mm=float(rng.uniform(0.8, 1.2)))
 
     def parts(
