@@ -30,9 +30,10 @@ def make_folder(folder: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise InputError(
-            f"cannot write to the folder {path} ({error.strerror or error}); choose another with --out"
-        ) from error
+        mend = "choose another with --out"
+        if path.is_relative_to(cache_folder()):
+            mend = "set MTG_LAB_CACHE to a folder that can be written to"
+        raise InputError(f"cannot write to the folder {path} ({error.strerror or error}); {mend}") from error
     return path
 
 
@@ -74,19 +75,27 @@ def _write(target: str | Path, writer: Callable[[Path], object]) -> Path:
     return Path(target)
 
 
+_GZIP_SMALLEST = 18  # header of 10 bytes, trailer of 8
+
+
 def content_fingerprint(path: str | Path) -> str:
     """A short digest that changes when a file's content does.
 
     A gzip file carries the CRC-32 and the length of its content in its last eight bytes, so a ``.nii.gz`` is
-    fingerprinted without being read; other files are hashed whole.
+    fingerprinted without being read; other files are hashed whole, and so are those in blocks (bgzip), whose last
+    block is empty.
     """
     path = Path(path)
-    digest = hashlib.sha256(str(path.stat().st_size).encode())
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as stream:
-        if path.suffix == ".gz":
+        if path.suffix == ".gz" and size >= _GZIP_SMALLEST:
             stream.seek(-8, os.SEEK_END)
-            digest.update(stream.read())
-        else:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+            trailer = stream.read()
+            if any(trailer):
+                digest.update(trailer)
+                return digest.hexdigest()[:16]
+            stream.seek(0)
+        while block := stream.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()[:16]

@@ -56,13 +56,16 @@ def imbalanced(subjects: int | Sequence[str], rates: Mapping[str, float], seed: 
     Raises:
         InputError: a rate outside [0, 1), no modality, or fewer subjects than patterns with at least one modality.
     """
-    count = subjects if isinstance(subjects, int) else len(subjects)
+    count = len(subjects) if isinstance(subjects, Sequence) else int(subjects)
     missing = np.array(list(rates.values()), dtype=float)
-    if missing.size == 0 or np.any(missing < 0) or np.any(missing >= 1):
+    if missing.size == 0 or not np.all((missing >= 0) & (missing < 1)):  # so that NaN is refused as well
         raise InputError(f"missing rates must lie in [0, 1), one a modality; found {dict(rates)}")
     patterns = _patterns(missing.size)
     if count < len(patterns):
-        raise InputError(f"{count} subjects cannot show all {len(patterns)} patterns of {missing.size} modalities")
+        raise InputError(
+            f"{count} subjects cannot show all {len(patterns)} patterns of {missing.size} modalities; "
+            f"give at least {len(patterns)}"
+        )
     rng = np.random.RandomState(seed)  # the legacy generator: the published files depend on its stream
     for _ in range(missing.size):
         rng.rand(count)

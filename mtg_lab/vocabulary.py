@@ -4,6 +4,7 @@ The integers of a label map mean nothing without a schema: 4 is enhancing tumour
 cavity in BraTS 2024. Modalities carry the names of BraTS 2023; every other spelling is understood and never written.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,11 +14,12 @@ from mtg_lab.errors import InputError
 
 BRATS_MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 
+# Other spellings, lower case and without separators: "T1_Gd", "t1-gd" and "T1GD" are one word.
 ALIASES: dict[str, str] = {
-    "t1": "t1n", "t1w": "t1n", "t1pre": "t1n", "t1-pre": "t1n", "t1-native": "t1n",
-    "t1ce": "t1c", "t1gd": "t1c", "t1-gd": "t1c", "t1post": "t1c", "t1-post": "t1c", "t1wce": "t1c", "t1km": "t1c",
+    "t1": "t1n", "t1w": "t1n", "t1pre": "t1n", "t1native": "t1n",
+    "t1ce": "t1c", "t1gd": "t1c", "t1post": "t1c", "t1wce": "t1c", "t1wgd": "t1c", "t1wpost": "t1c", "t1km": "t1c",
     "t2": "t2w",
-    "flair": "t2f", "fla": "t2f", "t2flair": "t2f", "t2-flair": "t2f",
+    "flair": "t2f", "fla": "t2f", "t2flair": "t2f", "t2wflair": "t2f",
 }  # fmt: skip
 
 LONG_NAMES = {
@@ -32,8 +34,9 @@ LONG_NAMES = {
 
 def canonical_modality(name: str) -> str:
     """The written name of a modality: ``canonical_modality("FLAIR") == "t2f"``; unknown names are only lowered."""
-    key = name.strip().lower().replace("_", "-")
-    return ALIASES.get(key, key)
+    lowered = name.strip().lower()
+    key = re.sub(r"[-_+.\s]", "", lowered)  # + as in T1+C
+    return ALIASES.get(key, key if key in BRATS_MODALITIES else lowered)
 
 
 def subsets(modalities: Sequence[str]) -> tuple[frozenset[str], ...]:
@@ -59,8 +62,15 @@ def parse_subset(text: str | Iterable[str], modalities: Sequence[str]) -> frozen
         raise InputError(f"the subset {text!r} is empty; name at least one of {', '.join(modalities)}")
     for name in names:
         if name not in modalities:
-            raise InputError(f"the subset {text!r} names {name!r}; known here: {', '.join(modalities)}")
+            raise InputError(
+                f"the subset {text!r} names {name!r}; known here: {', '.join(modalities)}{_nearest(name, modalities)}"
+            )
     return frozenset(names)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,13 @@ SCHEMAS: dict[str, LabelSchema] = {
 }  # fmt: skip
 
 
+_SAME_LABELS = {
+    **dict.fromkeys(("brats2012", "brats2013", "brats2014"), "brats2015"),
+    **dict.fromkeys(("brats2017", "brats2018", "brats2019", "brats2020", "fets", "fets2022", "fets2024"), "brats2021"),
+    **dict.fromkeys(("msd", "task01", "msd_task1"), "msd_task01"),
+}
+
+
 def schema(name: str) -> LabelSchema:
     """The label schema called ``name``.
 
@@ -135,6 +152,7 @@ def schema(name: str) -> LabelSchema:
     """
     if name in SCHEMAS:
         return SCHEMAS[name]
-    near = get_close_matches(name, SCHEMAS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    # By spelling alone brats2020 is nearest to brats2024, whose 4 means something else.
+    same = _SAME_LABELS.get(name.strip().lower())
+    hint = f"; its labels are those of {same!r}" if same else _nearest(name, SCHEMAS)
     raise InputError(f"unknown label schema {name!r}; known: {', '.join(SCHEMAS)}{hint}")

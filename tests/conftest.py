@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("shared cores", deadline=None)  # workers wait for each other
+hypothesis.settings.load_profile("shared cores")
 os.environ["MTG_LAB_BATCH"] = "1"  # no progress bars between the dots
 
 
