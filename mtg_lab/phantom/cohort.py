@@ -21,7 +21,7 @@ from .signal import MODALITIES, SITES, Body, acquire, weigh
 from .tumour import Biology, Tumour, divide, grow_tumour
 from .vessels import Vessels
 
-GENERATOR_VERSION = "2"
+GENERATOR_VERSION = "3"
 SCHEMA = "brats2023"
 _TUMOUR_TISSUES = ("necrosis", "solid", "enhancing", "oedema")
 
@@ -101,7 +101,6 @@ def _fractions(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> dict[str,
     room = np.clip(1 - sum(extra.values()), 0, 1)
     shares = {name: share * room for name, share in shares.items()}
     rest = np.clip(1 - tumour, 0, 1) * room
-    # Oedema takes the place of white matter first, which is where it is; the order of CSF stays.
     shares |= {name: tissue[name] * rest for name in ("gm", "wm", "csf")} | extra
     scarred = shares["wm"] * patient.body.gliosis(grid, maps["inside"], tissue["rim"])
     shares |= {"wm": shares["wm"] - scarred, "gliosis": scarred}
@@ -227,8 +226,8 @@ def write_case(case: PhantomCase, folder: str | Path, subject: str) -> dict[str,
 def cohort_rows(subjects: int = 60, seed: int = 0, spacing_mm: float = 2.0) -> list[dict[str, Any]]:
     """The manifest rows of a cohort: train, val and test as 36 : 8 : 16, the three sites balanced within each.
 
-    Paths are relative to the cohort's root, `2mm/phantom-001/phantom-001-t1n.nii.gz`. The first subjects of a smaller
-    cohort are not the same patients as those of a larger one of another seed, but always so for one seed.
+    Paths are relative to the cohort's root, `2mm/phantom-001/phantom-001-t1n.nii.gz`. Seed and site of a subject do
+    not depend on the size of the cohort; its split does.
 
     Raises:
         ValueError: no subjects, negative seed, or spacing out of range.

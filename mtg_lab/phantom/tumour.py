@@ -146,7 +146,7 @@ def grow_tumour(person: Person, biology: Biology, rng: np.random.Generator) -> T
     """
     push_grid = Grid.box(PUSH_MM)
     atlas_mm = person.to_atlas_mm(push_grid)
-    brain = person.tissues(load_atlas(1.0), atlas_mm, person.sulci.on(push_grid))
+    brain = person.tissues(load_atlas(1.2), atlas_mm, person.sulci.on(push_grid))
     seeds = _seeds(rng, biology.foci, brain, atlas_mm, push_grid)
     heterogeneity = [Field.draw(rng, knots) for knots in (14.0, 6.0)]
     texture = tuple(Field.draw(rng, knots) for knots in (11.0, 6.5, 4.0, 2.6, 9.0, 5.0))
