@@ -34,7 +34,8 @@ def _png(figure: Figure, dpi: int = 90) -> bytes:
 
 def _live(draw: Callable[[], Picture], controls: Sequence[ipywidgets.Widget]) -> ipywidgets.VBox:
     """Return controls above picture and caption; both are drawn anew when any control's value changes."""
-    image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%", object_fit="contain"))
+    # Aligned to one side, because a box stretches its children otherwise and blurs the picture.
+    image = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
     caption = ipywidgets.HTML()
 
     def redraw(_change: Any = None) -> None:
