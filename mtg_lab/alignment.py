@@ -80,13 +80,23 @@ def align(
     Raises:
         InputError: an unknown loss.
     """
-    if loss not in LOSSES:
-        raise InputError(f"unknown alignment loss {loss!r}; there are: {', '.join(LOSSES)}")
+    compare = find_loss(loss)
     terms = []
     for latents in scales:
         z = normalise_channels(latents, present) if normalise else latents
-        terms.append(LOSSES[loss](z, mixture.barycentre(z, present), present))
+        terms.append(compare(z, mixture.barycentre(z, present), present))
     return torch.stack(terms).mean()
+
+
+def find_loss(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The alignment loss called ``name``.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in LOSSES:
+        raise InputError(f"unknown alignment loss {name!r}; there are: {', '.join(LOSSES)}")
+    return LOSSES[name]
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"mse": mse_alignment}

@@ -22,5 +22,5 @@ def build(name: str, modalities: Sequence[str], classes: int, options: Mapping[s
         raise InputError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}")
     try:
         return BACKBONES[name](modalities, classes, **options)  # type: ignore[call-arg]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"backbone {name}: {error}") from error
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise InputError(f"backbone {name}: {str(error).splitlines()[0]}") from error

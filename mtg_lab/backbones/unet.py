@@ -34,7 +34,7 @@ class UNet(ModalityBackbone):
         aux_heads: auxiliary logits at 1/2, 1/4, ... resolution for deep supervision.
 
     Raises:
-        ValueError: an unknown ``fill``.
+        ValueError: an unknown ``fill``, sizes below one, or more auxiliary heads than there are decoder stages.
     """
 
     def __init__(
@@ -51,6 +51,10 @@ class UNet(ModalityBackbone):
         super().__init__()
         if fill not in FILLS:
             raise ValueError(f"fill is {fill!r}; it can be {' or '.join(FILLS)}")
+        if min(width, latent, depth) < 1:
+            raise ValueError(f"width {width}, latent {latent} and depth {depth} must be at least 1")
+        if not 0 <= aux_heads < depth:
+            raise ValueError(f"aux_heads is {aux_heads}; with depth {depth} it can be 0 to {depth - 1}")
         self.modalities, self.fill, self.depth = tuple(modalities), fill, depth
         self.mixture = Mixture(len(self.modalities), learned_mixture)
         self.encoders = nn.ModuleList(_block(1, latent) for _ in self.modalities)
@@ -87,8 +91,8 @@ class UNet(ModalityBackbone):
         for up in self.up:
             x = up(x, skips.pop())
             decoded.append(x)
-        features = x[..., : size[0], : size[1], : size[2]]
-        coarse = decoded[-2::-1]  # 1/2, 1/4, ... resolution
+        features = _unpadded(x, size, 1)
+        coarse = [_unpadded(d, size, 2**s) for s, d in enumerate(decoded[-2::-1], start=1)]  # 1/2, 1/4, ... resolution
         return Prediction(
             logits=self.head(features),
             features=features,
@@ -98,6 +102,12 @@ class UNet(ModalityBackbone):
 
 def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Module:
     return UnetBasicBlock(3, channels_in, channels_out, 3, stride, norm_name=_NORM, act_name=_ACT)
+
+
+def _unpadded(x: Tensor, size: Sequence[int], shrink: int) -> Tensor:
+    """The part of a feature map at 1/``shrink`` resolution that covers a grid of ``size``, without its padding."""
+    d, h, w = (-(-n // shrink) for n in size)
+    return x[..., :d, :h, :w]
 
 
 def _padding(size: Sequence[int], multiple: int) -> list[int]:

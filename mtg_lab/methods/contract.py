@@ -60,7 +60,7 @@ class SegmentationLoss(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # Squared denominators and per-batch Dice keep a crop without a class from dominating the gradient.
+        # Dice over the batch, not per crop, keeps a crop without a class from dominating the gradient.
         self.loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True, squared_pred=False)
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:

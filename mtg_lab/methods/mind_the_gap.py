@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mtg_lab import vocabulary
-from mtg_lab.alignment import align, relative_gap
+from mtg_lab.alignment import align, find_loss, relative_gap
 from mtg_lab.backbones import ModalityBackbone
 from mtg_lab.data import subset_mask
 from mtg_lab.distillation import frozen, latent_distillation, logit_distillation
@@ -38,6 +38,10 @@ class AlignedTeacher(Method):
         "normalise": False,
         "dropout": False,
     }
+
+    def __init__(self, backbone: ModalityBackbone, **options: Any):
+        super().__init__(backbone, **options)
+        find_loss(self.options["align_loss"])  # refuse now, not at the first step
 
     def forward(self, batch: Mapping[str, Tensor]) -> Losses:
         """Segmentation and alignment losses."""
@@ -90,7 +94,12 @@ class Student(Method):
         subset = self.options["subset"]
         self.fixed = None if subset == "any" else vocabulary.parse_subset(subset, backbone.modalities)
         if self.options["from_teacher"]:
-            backbone.load_state_dict(teacher.state_dict())
+            try:
+                backbone.load_state_dict(teacher.state_dict())
+            except RuntimeError as error:
+                raise InputError(
+                    "from_teacher: the student's network is not the teacher's; give both the same backbone options"
+                ) from error
 
     def train(self, mode: bool = True) -> "Student":
         """The teacher stays in eval mode."""

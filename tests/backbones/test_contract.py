@@ -1,0 +1,245 @@
+"""What every network of the lab promises, asked of each of them."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from mtg_lab.backbones import BACKBONES, Mixture, build
+from mtg_lab.errors import InputError
+
+MODALITIES = ("t1n", "t1c", "t2w", "t2f", "dwi", "adc")
+FILLS = ("zeros", "anchor")
+# The smallest networks that still have every part.
+TINY = {"unet": {"width": 4, "latent": 3, "depth": 2}}
+
+every_backbone = pytest.mark.parametrize("name", BACKBONES)
+every_fill = pytest.mark.parametrize("fill", FILLS)
+every_size = pytest.mark.parametrize(("modalities", "classes"), [(2, 2), (3, 4), (4, 4), (5, 2), (6, 4)])
+
+
+def network(name, modalities=4, classes=4, seed=0, **options):
+    torch.manual_seed(seed)
+    return build(name, MODALITIES[:modalities], classes, TINY[name] | options).eval()
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def alternating(batch, modalities):
+    """A mask in which every other modality is there, shifted from sample to sample."""
+    return (torch.arange(modalities) + torch.arange(batch)[:, None]) % 2 == 0
+
+
+@every_backbone
+@every_fill
+@every_size
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
+def test_an_absent_modality_never_matters(name, fill, modalities, classes, poison):
+    net, images = network(name, modalities, classes, fill=fill), noise(2, modalities, 8, 8, 8)
+    present = alternating(2, modalities)
+    absent = ~present[..., None, None, None].expand_as(images)
+    with torch.inference_mode():
+        clean = net(images.masked_fill(absent, 0), present)
+        poisoned = net(images.masked_fill(absent, poison), present)
+    assert torch.isfinite(clean.logits).all()
+    torch.testing.assert_close(poisoned.logits, clean.logits, rtol=0, atol=0)
+
+
+@every_backbone
+@every_fill
+def test_latents_of_an_absent_modality_never_matter(name, fill):
+    net, present = network(name, fill=fill), alternating(2, 4)
+    with torch.inference_mode():
+        latents = net.encode(noise(2, 4, 8, 8, 8), torch.ones(2, 4, dtype=torch.bool))
+        clean = net.decode(latents, present)
+        for z in latents:
+            z[~present] = float("nan")
+        poisoned = net.decode(latents, present)
+    torch.testing.assert_close(poisoned.logits, clean.logits, rtol=0, atol=0)
+
+
+@every_backbone
+@every_fill
+def test_poison_does_not_reach_a_gradient(name, fill):
+    net, images, present = network(name, fill=fill).train(), noise(2, 4, 8, 8, 8), alternating(2, 4)
+    images[~present] = float("nan")
+    net(images, present).logits.square().mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+@every_backbone
+@every_fill
+@every_size
+def test_decoding_with_a_mask_is_forward_with_that_mask(name, fill, modalities, classes):
+    net, images = network(name, modalities, classes, fill=fill), noise(2, modalities, 8, 8, 8)
+    everything, some = torch.ones(2, modalities, dtype=torch.bool), alternating(2, modalities)
+    with torch.inference_mode():
+        latents = net.encode(images, everything)
+        for mask in (some, ~some, everything):
+            torch.testing.assert_close(net.decode(latents, mask).logits, net(images, mask).logits, rtol=0, atol=1e-5)
+
+
+@every_backbone
+@every_size
+@pytest.mark.parametrize("grid", [(17, 20, 13), (5, 6, 7), (2, 1, 3), (16, 16, 16)])
+def test_logits_lie_on_the_grid_of_the_images(name, modalities, classes, grid):
+    net = network(name, modalities, classes)
+    with torch.inference_mode():
+        answer = net(noise(1, modalities, *grid), torch.ones(1, modalities, dtype=torch.bool))
+    assert answer.logits.shape == (1, classes, *grid)
+    assert answer.features.shape[2:] == grid
+    assert torch.isfinite(answer.logits).all()
+
+
+@every_backbone
+def test_latents_have_one_room_a_modality(name):
+    net, present = network(name, modalities=3), torch.tensor([[True, False, True]])
+    with torch.inference_mode():
+        for z in net.encode(noise(1, 3, 8, 8, 8), present):
+            assert z.shape[:2] == (1, 3)
+            assert z.ndim == 6
+            assert not z[:, 1].any(), "the latent of an absent modality is zero"
+
+
+@every_backbone
+@every_fill
+def test_whatever_must_learn_gets_a_gradient(name, fill):
+    """Dead parameters hide in networks whose modules nothing calls."""
+    net = network(name, fill=fill, learned_mixture=True, aux_heads=1).train()
+    answer = net(noise(2, 4, 8, 8, 8), torch.ones(2, 4, dtype=torch.bool))
+    (answer.logits.square().mean() + sum(a.square().mean() for a in answer.aux)).backward()
+    dead = [n for n, p in net.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert [n for n in dead if n != "mixture.theta"] == []
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+@every_backbone
+def test_the_mixture_learns_where_it_fills_a_gap(name):
+    net = network(name, fill="anchor").train()
+    net(noise(2, 4, 8, 8, 8), torch.tensor([[True, True, True, False]] * 2)).logits.square().mean().backward()
+    gradient = net.mixture.theta.grad
+    assert gradient[:3].abs().min() > 0
+    assert gradient[3] == 0
+
+
+@every_backbone
+@every_fill
+def test_bf16_agrees_with_float32(name, fill):
+    net, images, present = network(name, fill=fill), noise(2, 4, 16, 16, 16), alternating(2, 4)
+    with torch.inference_mode():
+        exact = net(images, present).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = net(images, present).logits.float()
+    assert (rounded - exact).norm() / exact.norm() < 0.1
+
+
+@every_backbone
+@every_fill
+def test_samples_of_a_batch_do_not_see_each_other(name, fill):
+    net, images, present = network(name, fill=fill), noise(2, 4, 9, 8, 7), alternating(2, 4)
+    with torch.inference_mode():
+        together = net(images, present).logits
+        apart = torch.cat([net(i[None], p[None]).logits for i, p in zip(images, present, strict=True)])
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
+
+
+@every_backbone
+@pytest.mark.parametrize("grid", [(16, 16, 16), (17, 20, 13)])
+def test_auxiliary_heads_answer_at_half_and_quarter_resolution(name, grid):
+    net = network(name, depth=3, aux_heads=2)
+    with torch.inference_mode():
+        aux = net(noise(1, 4, *grid), torch.ones(1, 4, dtype=torch.bool)).aux
+    assert [tuple(a.shape) for a in aux] == [(1, 4, *(-(-n // s) for n in grid)) for s in (2, 4)]
+
+
+@every_backbone
+def test_a_modality_that_is_there_does_matter(name):
+    net, present = network(name), torch.ones(1, 4, dtype=torch.bool)
+    with torch.inference_mode():
+        images = noise(1, 4, 8, 8, 8)
+        before = net(images, present).logits
+        for m in range(4):
+            changed = images.clone()
+            changed[:, m] = noise(8, 8, 8, seed=m + 1)
+            assert not torch.allclose(net(changed, present).logits, before)
+
+
+@every_backbone
+@pytest.mark.parametrize(
+    ("images", "present", "told"),
+    [
+        ((1, 3, 8, 8, 8), torch.ones(1, 3, dtype=torch.bool), r"expected \[B, 4, D, H, W\] for t1n, t1c, t2w, t2f"),
+        ((1, 4, 8, 8), torch.ones(1, 4, dtype=torch.bool), r"expected \[B, 4, D, H, W\]"),
+        ((1, 4, 8, 8, 8), torch.ones(1, 4), r"expected bool \[1, 4\], true = there"),
+        ((2, 4, 8, 8, 8), torch.ones(1, 4, dtype=torch.bool), r"expected bool \[2, 4\]"),
+        ((1, 4, 8, 8, 8), torch.zeros(1, 4, dtype=torch.bool), "at least one"),
+    ],
+)
+def test_a_wrong_shape_is_told_what_would_work(name, images, present, told):
+    with pytest.raises(ValueError, match=told):
+        network(name)(noise(*images), present)
+
+
+# --- what builds them -------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_backbone_is_told_which_there_are():
+    with pytest.raises(InputError, match="unknown backbone 'vgg'; there are: unet"):
+        build("vgg", MODALITIES, 4, {})
+
+
+@every_backbone
+@pytest.mark.parametrize("option", [{"colour": 3}, {"fill": "mean"}, {"width": -4}, {"width": 0}, {"aux_heads": 9}])
+def test_a_bad_option_is_one_line(name, option):
+    with pytest.raises(InputError, match=f"backbone {name}: ") as refusal:
+        build(name, MODALITIES, 4, TINY[name] | option)
+    assert "\n" not in str(refusal.value)
+
+
+# --- the mixture ------------------------------------------------------------------------------------------------------
+
+thetas = st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=6)
+
+
+def mixture_of(theta):
+    mixture = Mixture(len(theta))
+    mixture.theta.data = torch.tensor(theta)
+    return mixture
+
+
+def test_the_mixture_starts_uniform():
+    weights = Mixture(4).weights(torch.tensor([[True] * 4, [True, False, True, False]]))
+    torch.testing.assert_close(weights, torch.tensor([[0.25] * 4, [0.5, 0.0, 0.5, 0.0]]))
+
+
+@settings(deadline=None)
+@given(thetas, st.integers(1, 2**6 - 1))
+def test_weights_are_a_softmax_over_the_modalities_that_are_there(theta, bits):
+    present = np.array([bool(bits >> m & 1) for m in range(len(theta))])
+    if not present.any():
+        present[0] = True
+    expected = np.where(present, np.exp(np.array(theta) - max(theta)), 0)
+    weights = mixture_of(theta).weights(torch.tensor(present)[None])[0]
+    np.testing.assert_allclose(weights.detach().numpy(), expected / expected.sum(), rtol=1e-4, atol=1e-7)
+
+
+@settings(deadline=None, max_examples=50)
+@given(thetas, st.integers(0, 2**20))
+def test_the_barycentre_of_identical_latents_is_that_latent(theta, seed):
+    latent = noise(2, 3, 4, 4, 4, seed=seed)
+    together = latent[:, None].expand(-1, len(theta), -1, -1, -1, -1)
+    present = alternating(2, len(theta))
+    torch.testing.assert_close(mixture_of(theta).barycentre(together, present), latent, rtol=1e-5, atol=1e-5)
+
+
+def test_the_barycentre_is_the_weighted_mean():
+    mixture = mixture_of([float(np.log(3)), 0.0])  # weights 3/4 and 1/4
+    z = torch.tensor([[[8.0], [4.0]]])  # [1 sample, 2 modalities, 1 channel]
+    torch.testing.assert_close(mixture.barycentre(z, torch.ones(1, 2, dtype=torch.bool)), torch.tensor([[7.0]]))
+
+
+def test_uniform_weights_are_not_trained():
+    assert not Mixture(3, learned=False).theta.requires_grad

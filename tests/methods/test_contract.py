@@ -1,0 +1,174 @@
+"""What every training method promises, asked of each of them."""
+
+import copy
+
+import pytest
+import torch
+
+from mtg_lab.backbones import build
+from mtg_lab.errors import InputError
+from mtg_lab.methods import METHODS, checked_options, find
+
+MODALITIES = ("t1n", "t1c", "t2w", "t2f")
+
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def network(seed=0, **options):
+    torch.manual_seed(seed)
+    return build("unet", MODALITIES, 3, {"width": 4, "latent": 3, "depth": 2, **options})
+
+
+def make(name, **options):
+    method = find(name)
+    teacher = {"teacher": network(seed=1)} if method.needs_teacher else {}
+    return method(network(), **teacher, **checked_options(method, options)).train()
+
+
+def sample_batch(samples=2, size=8, seed=0):
+    """Modality m of a voxel tells its class with a strength of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(0, 3, (samples, 1, size // 4, size // 4, size // 4), generator=generator)
+    for axis in (2, 3, 4):
+        label = label.repeat_interleave(4, dim=axis)
+    strength = torch.tensor([0.5, 2.0, 1.0, 1.5]).reshape(1, 4, 1, 1, 1)
+    image = strength * label + 0.1 * torch.randn(samples, 4, size, size, size, generator=generator)
+    return {
+        "image": image,
+        "label": label,
+        "present": torch.ones(samples, 4, dtype=torch.bool),
+        "draw": torch.randint(2**62, (samples,), generator=generator),
+    }
+
+
+def numbers(losses):
+    return {"total": float(losses.total.detach()), **{k: float(v) for k, v in losses.parts.items()}}
+
+
+@every_method
+def test_the_total_is_one_finite_number_that_teaches_the_backbone(name):
+    method = make(name)
+    losses = method(sample_batch())
+    losses.total.backward()
+    assert losses.total.shape == ()
+    assert losses.total.dtype == torch.float32
+    assert torch.isfinite(losses.total)
+    gradients = {n: p.grad for n, p in method.backbone.named_parameters() if p.grad is not None}
+    assert all(torch.isfinite(g).all() for g in gradients.values())
+    assert {"head.weight", "encoders.0.conv1.conv.weight"} <= {n for n, g in gradients.items() if g.any()}
+
+
+@every_method
+def test_parts_are_numbers_without_a_history(name):
+    parts = make(name)(sample_batch()).parts
+    assert "segmentation" in parts
+    assert all(p.shape == () and not p.requires_grad for p in parts.values())
+    assert "loss" not in parts, "the history has a column of that name"
+
+
+@every_method
+def test_the_same_batch_gives_the_same_loss(name):
+    method = make(name)
+    assert numbers(method(sample_batch())) == numbers(method(sample_batch()))
+
+
+@every_method
+def test_the_loss_falls_on_one_batch(name):
+    method, batch = make(name), sample_batch()
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-2)
+    before = float(method(batch).total.detach())
+    for _ in range(30):
+        optimizer.zero_grad()
+        method(batch).total.backward()
+        optimizer.step()
+    assert float(method(batch).total.detach()) < 0.8 * before
+
+
+@every_method
+def test_what_a_subject_lacks_is_never_looked_at(name):
+    method, batch = make(name), sample_batch()
+    batch["present"][0, 1] = batch["present"][1, 3] = False
+    expected = numbers(method(batch))
+    batch["image"][0, 1] = batch["image"][1, 3] = float("nan")
+    assert numbers(method(batch)) == pytest.approx(expected, nan_ok=True)
+
+
+@every_method
+def test_the_loss_depends_on_the_draw_alone_where_chance_plays(name):
+    """No generator of the process is read: a resumed run goes on with the same subsets."""
+    method, batch = make(name), sample_batch()
+    torch.manual_seed(1)
+    once = numbers(method(batch))
+    torch.manual_seed(2)
+    assert numbers(method(batch)) == once
+
+
+@every_method
+def test_bf16_is_close_to_float32(name):
+    method, batch = make(name), sample_batch()
+    exact = float(method(batch).total.detach())
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = method(batch)
+    assert losses.total.dtype == torch.float32
+    assert float(losses.total.detach()) == pytest.approx(exact, rel=0.05)
+
+
+@every_method
+def test_auxiliary_heads_are_taught_where_the_backbone_has_them(name):
+    method = find(name)
+    teacher = {"teacher": network(seed=1)} if method.needs_teacher else {}
+    supervised = method(network(aux_heads=1), **teacher)
+    supervised(sample_batch()).total.backward()
+    assert supervised.backbone.aux[0].weight.grad.any()
+
+
+@every_method
+def test_only_the_backbone_is_kept(name):
+    method = make(name)
+    assert set(method.trained()) == set(network().state_dict())
+
+
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.needs_teacher])
+def test_the_teacher_neither_learns_nor_leaves_eval_mode(name):
+    method = make(name)
+    before = copy.deepcopy(method.teacher.state_dict())
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        method.train()
+        assert not any(m.training for m in method.teacher.modules())
+        method(sample_batch()).total.backward()
+        optimizer.step()
+    assert all(p.grad is None and not p.requires_grad for p in method.teacher.parameters())
+    after = method.teacher.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert method.backbone.training
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_method_is_told_which_there_are():
+    with pytest.raises(InputError, match="unknown method 'magic'; there are: complete, dropout"):
+        find("magic")
+
+
+@every_method
+def test_an_unknown_option_is_told_which_there_are(name):
+    with pytest.raises(InputError, match=f"method {name} takes no option 'colour'; it takes: "):
+        checked_options(find(name), {"colour": 1})
+
+
+@every_method
+def test_an_option_of_another_type_is_refused(name):
+    for key, default in find(name).defaults.items():
+        wrong = "much" if not isinstance(default, str) else 3
+        with pytest.raises(InputError, match=f"method {name}: {key} is {wrong!r}"):
+            checked_options(find(name), {key: wrong})
+        assert checked_options(find(name), {key: default}) == dict(find(name).defaults)
+
+
+def test_a_whole_number_is_a_float_but_truth_is_no_number():
+    assert checked_options(find("aligned_teacher"), {"align_weight": 1})["align_weight"] == 1
+    for wrong in ({"align_weight": True}, {"normalise": 1}):
+        with pytest.raises(InputError, match="give that type"):
+            checked_options(find("aligned_teacher"), wrong)

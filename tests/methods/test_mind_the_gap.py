@@ -1,0 +1,181 @@
+"""Mind the Gap: what alignment acts on, and what a student may see."""
+
+import pytest
+import torch
+
+from mtg_lab.alignment import align
+from mtg_lab.backbones import build
+from mtg_lab.errors import InputError
+from mtg_lab.methods import AlignedTeacher, Complete, Student
+
+MODALITIES = ("t1n", "t1c", "t2w", "t2f")
+
+
+def network(seed=0, modalities=MODALITIES, **options):
+    torch.manual_seed(seed)
+    return build("unet", modalities, 3, {"width": 4, "latent": 3, "depth": 2, **options})
+
+
+def random_batch(seed=0, samples=2, size=8):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "image": torch.randn(samples, 4, size, size, size, generator=generator),
+        "label": torch.randint(0, 3, (samples, 1, size, size, size), generator=generator),
+        "present": torch.ones(samples, 4, dtype=torch.bool),
+        "draw": torch.randint(2**62, (samples,), generator=generator),
+    }
+
+
+def total(method, batch):
+    return float(method(batch).total.detach())
+
+
+# --- the teacher ------------------------------------------------------------------------------------------------------
+
+
+def test_without_weight_the_aligned_teacher_is_the_complete_one():
+    batch = random_batch()
+    assert total(AlignedTeacher(network(), align_weight=0.0), batch) == total(Complete(network()), batch)
+
+
+def test_the_total_is_segmentation_plus_weight_times_distance_to_p_mix():
+    batch, method = random_batch(), AlignedTeacher(network(), align_weight=0.7)
+    losses = method(batch)
+    latents = method.backbone.encode(batch["image"], batch["present"])
+    distance = align(latents, method.backbone.mixture, batch["present"])
+    torch.testing.assert_close(losses.parts["alignment"], distance.detach())
+    torch.testing.assert_close(losses.total, losses.parts["segmentation"] + 0.7 * distance)
+
+
+def test_alignment_trains_the_weights_of_the_mixture_unless_they_are_uniform():
+    learned, uniform = (AlignedTeacher(network(learned_mixture=flag)) for flag in (True, False))
+    for method in (learned, uniform):
+        method(random_batch()).total.backward()
+    assert learned.backbone.mixture.theta.grad.any()
+    assert uniform.backbone.mixture.theta.grad is None
+
+
+def test_strong_alignment_closes_the_gap_and_shrinks_the_latents():
+    """Mode collapse, the failure that the authors name: the loss looks perfect while the latents vanish."""
+    method, batch = AlignedTeacher(network(), align_weight=100.0), random_batch()
+    optimizer = torch.optim.AdamW(method.parameters(), lr=3e-2, weight_decay=0)
+    history = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        losses = method(batch)
+        losses.total.backward()
+        optimizer.step()
+        history.append(losses.parts)
+    assert history[-1]["alignment"] < 0.05 * history[0]["alignment"]
+    assert history[-1]["latent_scale"] < 0.5 * history[0]["latent_scale"]
+
+
+def test_with_dropout_the_teacher_decodes_a_drawn_subset():
+    batch = random_batch()
+    dropped = AlignedTeacher(network(), dropout=True, align_weight=0.0)
+    assert total(dropped, batch) != total(Complete(network()), batch)
+    batch["draw"] += 1
+    assert total(dropped, batch) != total(dropped, random_batch())
+
+
+def test_an_unknown_alignment_loss_is_refused_before_training():
+    with pytest.raises(InputError, match="unknown alignment loss 'l1'; there are: mse"):
+        AlignedTeacher(network(), align_loss="l1")
+
+
+# --- the student ------------------------------------------------------------------------------------------------------
+
+
+def only(*names):
+    return torch.tensor([m in names for m in MODALITIES])
+
+
+def watched(method):
+    """The masks that the student's own network is asked with."""
+    masks = []
+    encode = method.backbone.encode
+    method.backbone.encode = lambda images, present: masks.append(present.clone()) or encode(images, present)
+    return masks
+
+
+def test_a_specialist_sees_its_subset_and_nothing_else():
+    batch = random_batch()
+    method = Student(network(), teacher=network(1), subset="t1n+t2w")
+    masks = watched(method)
+    expected = method(batch).parts["segmentation"]
+    assert all(torch.equal(row, only("t1n", "t2w")) for row in masks[0])
+    batch["image"][:, ~only("t1n", "t2w")] = float("nan")
+    assert method(batch).parts["segmentation"] == expected
+
+
+def test_aliases_name_a_subset_as_well():
+    assert Student(network(), teacher=network(1), subset="t1ce+FLAIR").fixed == {"t1c", "t2f"}
+
+
+def test_the_teacher_sees_everything_the_subject_has():
+    batch = random_batch()
+    method = Student(network(), teacher=network(1), subset="t1n")
+    expected = method(batch).parts["logit_distillation"]
+    batch["image"][:, 3] += 1
+    assert method(batch).parts["logit_distillation"] != expected
+
+
+def test_the_subset_of_a_generalist_depends_on_the_draw_only():
+    first, second = random_batch(0), random_batch(1)
+    second["draw"] = first["draw"]
+    method = Student(network(), teacher=network(1))
+    masks = watched(method)
+    for batch in (first, second, random_batch(2)):
+        method(batch)
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+
+
+def test_a_generalist_meets_every_subset():
+    method, batch = Student(network(), teacher=network(1)), random_batch(samples=16)
+    masks = watched(method)
+    with torch.no_grad():
+        for seed in range(16):
+            method(batch | {"draw": random_batch(seed, samples=16)["draw"]})
+    assert len({tuple(row.tolist()) for row in torch.cat(masks)}) == 15
+
+
+def test_each_term_can_be_switched_off():
+    batch = random_batch()
+    silent = Student(network(), teacher=network(1), subset="t2f", logit_weight=0.0, latent_weight=0.0)
+    losses = silent(batch)
+    torch.testing.assert_close(losses.total.detach(), losses.parts["segmentation"])
+    loud = Student(network(), teacher=network(1), subset="t2f", logit_weight=2.0, latent_weight=3.0)(batch)
+    parts = loud.parts
+    expected = parts["segmentation"] + 2 * parts["logit_distillation"] + 3 * parts["latent_distillation"]
+    torch.testing.assert_close(loud.total.detach(), expected)
+
+
+def test_a_student_that_starts_as_its_teacher_agrees_with_it_on_everything():
+    method = Student(network(), teacher=network(1), subset="+".join(MODALITIES), from_teacher=True)
+    parts = method.eval()(random_batch()).parts
+    assert parts["logit_distillation"] == pytest.approx(0, abs=1e-6)
+    assert parts["latent_distillation"] == pytest.approx(0, abs=1e-6)
+
+
+def test_another_network_cannot_start_from_the_teacher():
+    with pytest.raises(InputError, match="the same backbone options"):
+        Student(network(width=8), teacher=network(1), from_teacher=True)
+
+
+def test_a_teacher_of_other_modalities_is_refused():
+    with pytest.raises(InputError, match="the teacher knows t1n, t1c, the student t1n, t1c, t2w, t2f"):
+        Student(network(), teacher=network(1, MODALITIES[:2]))
+
+
+@pytest.mark.parametrize(("subset", "told"), [("t9", "names 't9'"), ("", "is empty")])
+def test_a_subset_that_nobody_has_is_refused(subset, told):
+    with pytest.raises(InputError, match=told):
+        Student(network(), teacher=network(1), subset=subset)
+
+
+def test_a_subject_without_anything_of_the_subset_is_told():
+    batch = random_batch()
+    batch["present"][0] = only("t2f")
+    with pytest.raises(InputError, match="nothing of t1n"):
+        Student(network(), teacher=network(1), subset="t1n")(batch)

@@ -1,0 +1,105 @@
+"""What a student takes from its teacher, against other implementations and by hand."""
+
+import json
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from torch.nn import functional
+
+from mtg_lab.distillation import frozen, latent_distillation, logit_distillation
+
+
+def logits(seed, batch=2, classes=4, size=4):
+    return 3 * torch.randn(batch, classes, size, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_a_student_that_agrees_costs_nothing(temperature):
+    assert float(logit_distillation(logits(0), logits(0), temperature)) == pytest.approx(0, abs=1e-6)
+    shifted = logits(0) + 5  # a constant over classes changes no probability
+    assert float(logit_distillation(shifted, logits(0), temperature)) == pytest.approx(0, abs=1e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**20), st.floats(0.5, 8))
+def test_the_divergence_is_that_of_torch_times_the_square_of_the_temperature(seed, temperature):
+    student, teacher = logits(seed), logits(seed + 1)
+    per_voxel = functional.kl_div(
+        functional.log_softmax(student / temperature, 1),
+        functional.log_softmax(teacher / temperature, 1),
+        log_target=True,
+        reduction="none",
+    ).sum(dim=1)
+    ours = logit_distillation(student, teacher, temperature)
+    torch.testing.assert_close(ours, per_voxel.mean() * temperature**2, rtol=1e-4, atol=1e-6)
+    assert ours >= 0
+
+
+def test_one_voxel_worked_by_hand():
+    """Teacher (3/4, 1/4), student (1/2, 1/2), T = 1: ln 2 minus the entropy of (3/4, 1/4)."""
+    teacher, student = torch.tensor([[[np.log(3.0)], [0.0]]]), torch.zeros(1, 2, 1)
+    expected = np.log(2) + 0.75 * np.log(0.75) + 0.25 * np.log(0.25)
+    assert float(logit_distillation(student, teacher, 1.0)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_gradient_keeps_its_size_when_the_temperature_is_high():
+    """Hinton et al. 2015, equation 4: at high T the gradient becomes (z - v) / N for centred logits, free of T."""
+    teacher = logits(1)
+    norms = []
+    for temperature in (50.0, 100.0):
+        student = logits(2).requires_grad_()
+        logit_distillation(student, teacher, temperature).backward()
+        norms.append(float(student.grad.norm()))
+    assert norms[0] == pytest.approx(norms[1], rel=0.05)
+
+
+@pytest.mark.parametrize("case", ["1", "2", "3"])
+def test_the_golden_values_of_passion_up_to_its_mean_over_classes(golden, case):
+    """PASSION averages over classes too, so K = 4 of its terms are one of ours (passion.md 2.3; its clamp at 0.005
+    does not act on these logits).
+    """
+    arrays = np.load(golden / "passion_terms.npz")
+    expected = json.loads((golden / "passion_terms.json").read_text())[case]["pixel_kl_T4"]
+    student, teacher = (torch.from_numpy(arrays[f"{who}_logits_{case}"]) for who in ("student", "teacher"))
+    ours = [float(logit_distillation(s[None], t[None], 4.0)) for s, t in zip(student, teacher, strict=True)]
+    assert ours == pytest.approx([4 * value for value in expected], rel=1e-5)
+
+
+def test_the_distance_of_latents_is_in_units_of_the_teachers_spread():
+    """Teacher 0, 2 (variance 2 with n - 1), student 1, 1: both are 1 away, so 1/2."""
+    teacher, student = torch.tensor([[[0.0, 2.0]]]), torch.ones(1, 1, 2)
+    assert float(latent_distillation(student, teacher)) == pytest.approx(0.5, rel=1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**20), st.lists(st.floats(0.125, 32, width=32), min_size=4, max_size=4))
+def test_the_units_of_a_channel_do_not_matter(seed, scales):
+    units = torch.tensor(scales).reshape(1, 4, 1, 1, 1)
+    student, teacher = logits(seed), logits(seed + 1)
+    plain = latent_distillation(student, teacher)
+    torch.testing.assert_close(latent_distillation(units * student, units * teacher), plain, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("term", [logit_distillation, latent_distillation])
+def test_the_teacher_gets_no_gradient(term):
+    student, teacher = logits(0).requires_grad_(), logits(1).requires_grad_()
+    term(student, teacher).backward()
+    assert teacher.grad is None
+    assert student.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("term", [logit_distillation, latent_distillation])
+def test_half_precision_in_float32_out(term):
+    value = term(logits(0).bfloat16(), logits(1).bfloat16())
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx(float(term(logits(0), logits(1))), rel=0.05)
+
+
+def test_a_frozen_network_neither_learns_nor_drops():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5)).train()
+    frozen(network)
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
