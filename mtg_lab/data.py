@@ -1,9 +1,13 @@
 """From files to tensors: one grid, brain box, z-scores, a cache keyed by content, and reproducible random crops."""
 
 import hashlib
+import io
 import json
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import numpy as np
@@ -26,9 +30,9 @@ from monai.transforms import (
 from torch.utils.data import Dataset
 
 from mtg_lab import missingness, vocabulary
-from mtg_lab.doctor import grid_fault, load_image
+from mtg_lab.doctor import grid_faults, label_fault, load_image, read_voxels
 from mtg_lab.errors import InputError
-from mtg_lab.files import cache_folder, make_folder
+from mtg_lab.files import cache_folder, make_folder, written_aside
 from mtg_lab.manifest import Subject, subject_fingerprint
 
 # Part of every cache key: raise it when a transform below changes what it computes.
@@ -65,19 +69,18 @@ class LoadSubject(Transform):
     def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:  # noqa: D102
         subject: Subject = item["subject"]
         images = {column: load_image(path) for column, path in subject.files.items()}
+        for _, line in grid_faults(images):
+            raise InputError(f"subject {subject.name}: {line}")
         reference = next(iter(images))
-        for column, image in images.items():
-            if fault := grid_fault(column, image, reference, images[reference]):
-                raise InputError(f"subject {subject.name}: {fault}; file {subject.files[column]}")
         shape, affine = images[reference].shape, torch.as_tensor(images[reference].affine)
         channels = np.zeros((len(self.modalities), *shape), dtype=np.float32)
         for index, modality in enumerate(self.modalities):
             if modality in subject.images:
-                channels[index] = np.asarray(images[modality].dataobj, dtype=np.float32)
+                channels[index] = read_voxels(images[modality])
         if not np.isfinite(channels).all():
             raise InputError(f"subject {subject.name}: NaN or infinite voxels; 'mtg-lab doctor' tells which file")
         if "mask" in images:
-            brain = np.asarray(images["mask"].dataobj) > 0
+            brain = read_voxels(images["mask"]) > 0
         else:
             brain = (channels != 0).any(axis=0)
         if not brain.any():
@@ -88,7 +91,7 @@ class LoadSubject(Transform):
             "present": torch.tensor([m in subject.images for m in self.modalities]),
         }
         if subject.label is not None:
-            classes = label_classes(np.asarray(images["label"].dataobj), subject)
+            classes = label_classes(read_voxels(images["label"]), subject)
             sample["label"] = MetaTensor(torch.from_numpy(classes[None]), affine=affine)
         return sample
 
@@ -100,13 +103,9 @@ def label_classes(voxels: np.ndarray, subject: Subject) -> np.ndarray:
         InputError: a value is outside the schema.
     """
     schema = vocabulary.schema(str(subject.schema))
+    if fault := label_fault(voxels, schema):
+        raise InputError(f"subject {subject.name}: {fault} {subject.label}")
     rounded = np.rint(voxels).astype(np.int64)
-    if outside := sorted(set(np.unique(rounded).tolist()) - schema.allowed):
-        known = ", ".join(map(str, sorted(schema.allowed)))
-        raise InputError(
-            f"subject {subject.name}: label values {outside[:5]} are outside schema {schema.name} ({known}); "
-            f"name the right schema or convert {subject.label}"
-        )
     classes = np.zeros(rounded.shape, dtype=np.uint8)
     for index, value in enumerate(schema.values, start=1):
         classes[rounded == value] = index
@@ -135,10 +134,10 @@ class AsTensors(Transform):
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, torch.Tensor]:  # noqa: D102
         affine = sample["image"].affine.to(torch.float64)
         plain = {k: v.as_tensor() if isinstance(v, MetaTensor) else v for k, v in sample.items() if k in _STORED}
-        plain["brain"] = plain["brain"].to(torch.uint8)
-        if "label" in plain:
-            plain["label"] = plain["label"].to(torch.uint8)
-        return {**plain, "affine": affine}
+        for key in {"brain", "label"} & set(plain):
+            plain[key] = plain[key].to(torch.uint8)
+        # Copies, because what was cropped is a view, and saving a view saves the whole volume.
+        return {**{k: v.clone(memory_format=torch.contiguous_format) for k, v in plain.items()}, "affine": affine}
 
 
 _STORED = ("image", "brain", "label", "present")
@@ -186,8 +185,30 @@ def cached_dataset(
 
     folder = make_folder(cache_folder("preprocessed"))
     transform = preprocessing_transform(modalities, settings, labelled=True)
-    cached = PersistentDataset([{"subject": s} for s in subjects], transform, folder, hash_func=key)
+    cached = _Cache([{"subject": s} for s in subjects], transform, folder, hash_func=key)
     return cast(Sequence[dict[str, torch.Tensor]], cached)
+
+
+class _Cache(PersistentDataset):
+    """MONAI's, with entries written beside their place and renamed.
+
+    MONAI writes them in the system's temporary folder and moves them, which is a copy where the cache lies on another
+    disk: a second process may read half of it. And a damaged entry is computed again here.
+    """
+
+    def _cachecheck(self, item_transformed: Any) -> Any:
+        entry = cast(Path, self.cache_dir) / f"{self.hash_func(item_transformed).decode()}.pt"
+        if entry.is_file():
+            try:
+                return torch.load(entry, weights_only=True)
+            except (RuntimeError, EOFError, UnpicklingError):  # cut short, empty, no archive
+                warnings.warn(f"computing a damaged cache entry again: {entry}", stacklevel=2)
+        sample = self._pre_transform(item_transformed)
+        archive = io.BytesIO()  # torch.save says RuntimeError where a file says that the disk is full
+        torch.save(sample, archive)
+        with written_aside(entry) as aside:
+            aside.write_bytes(archive.getbuffer())
+        return sample
 
 
 @dataclass(frozen=True)
@@ -232,8 +253,8 @@ class CropStream(Dataset):
         source = self.cached[int(order[place])]
         (sample,) = self.transform({k: source[k] for k in ("image", "label")})
         return {
-            "image": torch.as_tensor(sample["image"]),
-            "label": torch.as_tensor(sample["label"]).long(),
+            "image": sample["image"].as_tensor(),
+            "label": sample["label"].as_tensor().long(),
             "present": source["present"],
             "draw": torch.tensor(int(rng.integers(2**62))),
         }

@@ -1,9 +1,11 @@
 """Examine a manifest: one line a fault, each with the mend."""
 
+import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -15,7 +17,8 @@ from mtg_lab.files import content_fingerprint
 from mtg_lab.manifest import Manifest, Subject, parse_manifest
 from mtg_lab.progress import progress
 
-# Affines of one patient's sequences differ in the last digits after resampling; a tenth of a voxel is no difference.
+# Affines of one patient's sequences differ in the last digits after resampling; this far apart, at the corner of the
+# volume where it shows most, is no difference.
 AFFINE_TOLERANCE_MM = 0.1
 
 
@@ -42,7 +45,8 @@ def doctor(path: str | Path = "", workers: int = 2) -> list[Finding]:
 
     Known faults: rows without a name, a modality or a schema; files that are missing or unreadable; grids and affines
     that differ within a row; label values outside the schema; NaN and infinite voxels; constant images; the same file
-    or the same content used twice; a label without any foreground.
+    or the same content used twice; more than one schema. Warned of: a label that is missing or without foreground, a
+    background that is not zero, no splits.
 
     Raises:
         InputError: the manifest itself cannot be read.
@@ -54,11 +58,22 @@ def doctor(path: str | Path = "", workers: int = 2) -> list[Finding]:
         for found in progress(jobs, total=len(manifest), desc="examining"):
             findings += found
     findings += _duplicates(manifest)
-    if not any(s.split for s in manifest):
-        findings.append(
-            Finding("warning", "", f"{manifest.path}: no row has a split; fill 'split' with train, val or test")
-        )
+    findings += _cohort_faults(manifest)
     return findings
+
+
+def _cohort_faults(manifest: Manifest) -> Iterator[Finding]:
+    schemas = sorted({s.schema for s in manifest if s.schema})
+    if len(schemas) > 1:
+        line = f"the rows name the schemas {', '.join(schemas)}; a cohort has one, split the manifest or convert labels"
+        yield Finding("error", "", f"{manifest.path}: {line}")
+    if len(manifest) and not any(s.split for s in manifest):
+        line = "no row has a split; fill 'split' with train, val or test"
+        yield Finding("warning", "", f"{manifest.path}: {line}")
+    for subject in manifest:
+        if subject.split and subject.label is None:
+            line = f"it has no label; training and scoring need one, fill the cell or empty 'split' ({subject.split})"
+            yield Finding("warning", subject.name, f"subject {subject.name}: {line}")
 
 
 def _with_files(manifest: Manifest, workers: int) -> Sequence[Subject]:
@@ -81,15 +96,13 @@ def examine(subject: Subject) -> Iterator[Finding]:
             yield error(f"{column}: {refusal}")
     if not images:
         return
-    reference = next(iter(images))
-    for column, image in images.items():
-        if fault := grid_fault(column, image, reference, images[reference]):
-            yield error(f"{fault}; file {subject.files[column]}")
+    for _, line in grid_faults(images):
+        yield error(line)
     for column, image in images.items():
         try:
-            voxels = np.asarray(image.dataobj)
-        except (OSError, EOFError, ValueError) as damage:
-            yield error(f"{column}: {subject.files[column]} is cut short or damaged ({damage}); copy it again")
+            voxels = read_voxels(image)
+        except InputError as refusal:
+            yield error(f"{column}: {refusal}")
             continue
         if column == "label":
             yield from _label_faults(subject, voxels)
@@ -109,11 +122,41 @@ def load_image(path: Path | nib.Nifti1Image) -> nib.Nifti1Image:
         raise InputError(f"no such file: {path}; mend the path or leave the cell empty")
     try:
         image = nib.Nifti1Image.from_filename(path)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as fault:
-        raise InputError(f"{path} is not a readable NIfTI file ({str(fault)[:80]})") from fault
+    except Exception as fault:  # nibabel, gzip and zlib have no base class in common
+        raise InputError(
+            f"{path} is not a readable NIfTI file ({_first_line(fault)}); convert or copy it again"
+        ) from fault
     if len(image.shape) != 3:
         raise InputError(f"{path} has shape {_size(image.shape)}; three dimensions are needed, split it by channel")
+    if image.get_data_dtype().kind not in "iuf":
+        raise InputError(f"{path} holds {image.get_data_dtype()} voxels; one real number a voxel is needed, convert it")
     return image
+
+
+def read_voxels(image: nib.Nifti1Image) -> np.ndarray:
+    """The voxels of an image, scaled as its header says.
+
+    Raises:
+        InputError: the file is cut short or damaged.
+    """
+    try:
+        return np.asarray(image.dataobj)
+    except (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error) as damage:
+        name = image.get_filename()
+        raise InputError(f"{name} is cut short or damaged ({_first_line(damage)}); copy it again") from damage
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:80]
+
+
+def grid_faults(images: Mapping[str, nib.Nifti1Image]) -> Iterator[tuple[str, str]]:
+    """Columns that do not share the grid of the others, each with its line; the grid of the majority is right."""
+    agreeing = {a: sum(grid_fault(a, images[a], b, images[b]) is None for b in images) for a in images}
+    reference = max(agreeing, key=agreeing.__getitem__)  # of equals the first
+    for column, image in images.items():
+        if fault := grid_fault(column, image, reference, images[reference]):
+            yield column, f"{fault}; file {image.get_filename() or 'in memory'}"
 
 
 def grid_fault(name: str, image: nib.Nifti1Image, reference: str, other: nib.Nifti1Image) -> str | None:
@@ -123,10 +166,11 @@ def grid_fault(name: str, image: nib.Nifti1Image, reference: str, other: nib.Nif
             f"{name} is {_size(image.shape)}, {reference} is {_size(other.shape)}; "
             f"resample {name} to {reference}'s grid or leave its cell empty"
         )
-    distance = float(np.abs(image.affine - other.affine).max())
-    if distance > AFFINE_TOLERANCE_MM:
+    corners = np.array(list(product(*((0, n - 1) for n in image.shape), (1,))))
+    distance = float(np.linalg.norm(corners @ (image.affine - other.affine).T, axis=1).max())
+    if not distance <= AFFINE_TOLERANCE_MM:  # so that NaN is a difference
         return (
-            f"{name} and {reference} share the shape but not the affine (they differ by up to {distance:.3g}); "
+            f"{name} and {reference} share the shape but not the affine (corners lie {distance:.3g} mm apart); "
             f"resample {name} to {reference}'s grid or leave its cell empty"
         )
     return None
@@ -134,20 +178,24 @@ def grid_fault(name: str, image: nib.Nifti1Image, reference: str, other: nib.Nif
 
 def _label_faults(subject: Subject, voxels: np.ndarray) -> Iterator[Finding]:
     schema = vocabulary.schema(str(subject.schema))
-    values = np.unique(voxels)
-    outside = [f"{v:g}" for v in values if v not in schema.allowed]
-    if outside:
-        allowed = ", ".join(map(str, sorted(schema.allowed)))
-        yield Finding(
-            "error",
-            subject.name,
-            f"subject {subject.name}: the label holds {', '.join(outside[:5])}, schema {schema.name} knows {allowed}; "
-            f"name the right schema or convert {subject.label}",
-        )
-    elif not np.isin(values, schema.values).any():
+    if fault := label_fault(voxels, schema):
+        yield Finding("error", subject.name, f"subject {subject.name}: {fault} {subject.label}")
+    elif not np.isin(np.rint(voxels), schema.values).any():
         yield Finding(
             "warning", subject.name, f"subject {subject.name}: the label has no foreground; check {subject.label}"
         )
+
+
+def label_fault(voxels: np.ndarray, schema: vocabulary.LabelSchema) -> str | None:
+    """What is wrong with the values of a label map, None if all are integers of the schema (to a thousandth)."""
+    values = np.unique(voxels)
+    near = np.isfinite(values) & (np.abs(values - np.rint(values)) < 1e-3)
+    outside = [f"{v:g}" for v, whole in zip(values, near) if not whole or int(np.rint(v)) not in schema.allowed]
+    if not outside:
+        return None
+    told = ", ".join(outside[:5]) + (f" and {len(outside) - 5} more values" if len(outside) > 5 else "")
+    known = ", ".join(map(str, sorted(schema.allowed)))
+    return f"the label holds {told}, schema {schema.name} knows {known}; name the right schema or convert"
 
 
 def _image_faults(subject: Subject, column: str, voxels: np.ndarray) -> Iterator[Finding]:
@@ -173,8 +221,9 @@ def _duplicates(manifest: Manifest) -> Iterator[Finding]:
     for places in uses.values():
         if len(places) > 1:
             told = ", ".join(f"{name}/{column}" for name, column in places[:4])
+            # Two healthy subjects have the same empty label; two equal images are one patient.
             yield Finding(
-                "error",
+                "warning" if all(column == "label" for _, column in places) else "error",
                 places[0][0],
                 f"the same content stands in {len(places)} places: {told}; keep one (a patient on both "
                 "sides of a split makes every score wrong)",

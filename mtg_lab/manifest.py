@@ -1,5 +1,6 @@
 """``data_manifest.csv``: one row a subject, one column a modality, and how its files are found or synthesised."""
 
+import csv
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ import pandas as pd
 
 from mtg_lab import vocabulary
 from mtg_lab.errors import InputError
-from mtg_lab.files import cache_folder, content_fingerprint, written_aside
+from mtg_lab.files import cache_folder, content_fingerprint, make_folder, written_aside
 
 RESERVED = ("subject", "split", "site", "seed", "schema", "label", "mask")
 SPLITS = ("train", "val", "test")
@@ -102,12 +103,12 @@ class Manifest:
         """Synthesise the files of seeded rows that are not there yet; files of real rows are only checked.
 
         Raises:
-            InputError: a file of a row without a seed does not exist.
+            InputError: a file of a row without a seed does not exist, or one with a seed cannot be synthesised.
         """
         for subject in self.subjects:
             for column, path in subject.files.items():
-                if subject.seed is None and not path.is_file():
-                    raise InputError(f"{self.path}: subject {subject.name}: {column} does not exist: {path}")
+                if subject.seed is None:
+                    _check_file(subject, column, path)
         todo = [s for s in self.subjects if s.seed is not None and not all(p.is_file() for p in s.files.values())]
         if todo:
             _synthesise(todo, workers)
@@ -136,13 +137,25 @@ class Manifest:
 
 
 def subject_fingerprint(subject: Subject) -> str:
-    """A digest of a subject's content: seed and generator of a synthetic one, fingerprints of files otherwise."""
+    """A digest of a subject's content: seed and generator of a synthetic one, fingerprints of files otherwise.
+
+    Raises:
+        InputError: a file of a real subject does not exist.
+    """
     if subject.seed is not None:
         from mtg_lab import phantom
 
-        spacing = _spacing_of(next(iter(subject.images.values())), subject.name)
+        _, spacing = _root_and_spacing(subject)
         return f"phantom-{phantom.GENERATOR_VERSION}-{subject.seed}-{subject.site}-{spacing:g}"
+    for column, path in subject.files.items():
+        _check_file(subject, column, path)
     return "-".join(content_fingerprint(p) for _, p in sorted(subject.files.items()))
+
+
+def _check_file(subject: Subject, column: str, path: Path) -> None:
+    if not path.is_file():
+        mend = "mend the path" if column == "label" else "mend the path or leave the cell empty"
+        raise InputError(f"subject {subject.name}: {column} does not exist: {path}; {mend}")
 
 
 def default_manifest() -> Path:
@@ -178,28 +191,27 @@ def parse_manifest(path: str | Path = "") -> tuple[Manifest, list[str]]:
         InputError: the file itself is of no use: missing, not CSV, without subjects or without modalities.
     """
     path = Path(path) if str(path) else default_manifest()
-    table = _read_csv(path)
-    table.columns = [c if c in RESERVED else vocabulary.canonical_modality(c) for c in map(str, table.columns)]
-    columns = list(table.columns)
-    if "subject" not in columns:
-        raise InputError(f"{path}: no column 'subject'; the header must name subject, split, schema, label, modalities")
-    if twice := sorted({c for c in columns if columns.count(c) > 1}):
-        raise InputError(f"{path}: the column {twice[0]!r} occurs twice (aliases count); keep one of them")
+    (_, header), *lines = _read_csv(path)
+    columns = [vocabulary.canonical_modality(c) for c in header]
     modalities = tuple(c for c in columns if c not in RESERVED)
-    if not modalities:
-        raise InputError(f"{path}: no modality column; every column besides {', '.join(RESERVED)} is one")
-    if table.empty:
+    if fault := _header_fault(header, columns):
+        raise InputError(f"{path}: {fault}")
+    if not lines:
         raise InputError(f"{path}: no subjects; add one row a subject")
     subjects: list[Subject] = []
     faults: list[str] = []
     seen: set[str] = set()
-    for number, row in enumerate(table.to_dict("records"), start=2):
-        fault = _row_fault({str(k): str(v) for k, v in row.items()}, modalities, seen)
-        seen.add(row["subject"])
+    for number, cells in lines:
+        row = dict(zip(columns, cells, strict=False))
+        if len(cells) != len(columns):
+            fault = f"{len(cells)} cells, the header has {len(columns)}; give every column its cell, empty if need be"
+        else:
+            fault = _row_fault(row, modalities, seen)
+        seen.add(row.get("subject", ""))
         if fault:
             faults.append(f"{path}, line {number}: {fault}")
         else:
-            subjects.append(_subject({str(k): str(v) for k, v in row.items()}, modalities, path.parent))
+            subjects.append(_subject(row, modalities, path.parent))
     return Manifest(path, modalities, tuple(subjects)), faults
 
 
@@ -207,21 +219,45 @@ def write_manifest(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str],
     """Write rows (column to cell) as a manifest, reserved columns first, whole or not at all."""
     used = [c for c in RESERVED if any(r.get(c) not in (None, "") for r in rows)]
     leading = [c for c in used if c not in ("label", "mask")]
-    table = pd.DataFrame(rows).reindex(columns=[*leading, *modalities, *[c for c in used if c not in leading]])
+    columns = [*leading, *modalities, *[c for c in used if c not in leading]]
+    table = pd.DataFrame(rows, dtype=object).reindex(columns=columns)  # as objects: seeds stay whole numbers
     with written_aside(path) as aside:
         table.to_csv(aside, index=False, lineterminator="\n")
     return Path(path)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path) -> list[tuple[int, list[str]]]:
+    """Line number and stripped cells of every line that is not blank, the header first."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"the manifest {path} {what}; make one with 'mtg-lab index FOLDER' or 'mtg-lab phantom'")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=True)
-    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise InputError(f"{path} is not a readable CSV file: {str(error).splitlines()[0]}") from error
-    return table.apply(lambda column: column.str.strip())
+        with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets begin with a byte-order mark
+            reader = csv.reader(stream)
+            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+    except (csv.Error, ValueError, OSError) as error:  # a UnicodeDecodeError is a ValueError
+        raise InputError(
+            f"{path} is not a readable CSV file ({str(error).splitlines()[0]}); save it as CSV, UTF-8"
+        ) from error
+    if not lines:
+        raise InputError(f"{path} is empty; its first line names the columns subject, split, schema, label, modalities")
+    return lines
+
+
+def _header_fault(header: Sequence[str], columns: Sequence[str]) -> str | None:
+    if "subject" not in columns:
+        hint = "separate cells by commas, not semicolons" if len(header) == 1 and ";" in header[0] else ""
+        return f"no column 'subject'; {hint or 'the header must name subject, split, schema, label, modalities'}"
+    for number, (written, column) in enumerate(zip(header, columns, strict=True), start=1):
+        if not column:
+            return f"column {number} has no name; name its modality or delete it"
+        if columns.count(column) > 1:
+            return f"the column {column!r} occurs twice (aliases count); keep one of them"
+        if "+" in column:
+            return f"the column {written!r} cannot name a modality, + joins the names of a subset; rename it"
+    if all(c in RESERVED for c in columns):
+        return f"no modality column; every column besides {', '.join(RESERVED)} is one"
+    return None
 
 
 def _row_fault(row: Mapping[str, str], modalities: Sequence[str], seen: set[str]) -> str | None:
@@ -231,9 +267,11 @@ def _row_fault(row: Mapping[str, str], modalities: Sequence[str], seen: set[str]
     if name in seen:
         return f"subject {name} occurs twice; names must be unique"
     if row.get("split") and row["split"] not in SPLITS:
-        return f"subject {name}: split {row['split']!r} is none of {', '.join(SPLITS)}"
-    if row.get("seed") and not row["seed"].isdigit():
-        return f"subject {name}: seed {row['seed']!r} is not a whole number"
+        return f"subject {name}: split {row['split']!r} is none of {', '.join(SPLITS)}; name one or leave it empty"
+    if row.get("seed") and not row["seed"].isdecimal():
+        return f"subject {name}: seed {row['seed']!r} is not a whole number; give one, or none for a real subject"
+    if row.get("seed") and row.get("site") not in (sites := _phantom_sites()):
+        return f"subject {name}: a row with a seed needs one of the sites {', '.join(sites)}; found {row.get('site')!r}"
     if not any(row[m] for m in modalities):
         return f"subject {name}: the row is empty, no modality has a file; fill one or drop it"
     if row.get("label") and not row.get("schema"):
@@ -248,33 +286,39 @@ def _row_fault(row: Mapping[str, str], modalities: Sequence[str], seen: set[str]
 
 def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path) -> Subject:
     seed = int(row["seed"]) if row.get("seed") else None
-
-    def locate(cell: str) -> Path:
-        here = folder / cell
-        if seed is None or here.is_file():
-            return here
+    files = {c: folder / row[c] for c in (*modalities, "label", "mask") if row.get(c)}
+    if seed is not None and not all(path.is_file() for path in files.values()):
         from mtg_lab import phantom
 
-        return cache_folder("phantom", f"v{phantom.GENERATOR_VERSION}") / cell
-
+        cache = cache_folder("phantom", f"v{phantom.GENERATOR_VERSION}")
+        files = {c: cache / row[c] for c in files}
     return Subject(
         name=row["subject"],
-        images={m: locate(row[m]) for m in modalities if row[m]},
+        images={m: files[m] for m in modalities if m in files},
         split=row.get("split") or None,
         schema=row.get("schema") or None,
-        label=locate(row["label"]) if row.get("label") else None,
-        mask=locate(row["mask"]) if row.get("mask") else None,
+        label=files.get("label"),
+        mask=files.get("mask"),
         site=row.get("site") or None,
         seed=seed,
     )
 
 
-def _spacing_of(path: Path, subject: str) -> float:
-    """Spacing in mm that a synthetic row asks for, written in its folder's name (``2mm/...``)."""
-    for part in path.parts[::-1]:
-        if found := re.fullmatch(r"(\d+(?:\.\d+)?)mm", part):
-            return float(found.group(1))
-    raise InputError(f"subject {subject}: a row with a seed keeps its files below a folder such as 2mm/; found {path}")
+def _phantom_sites() -> tuple[str, ...]:
+    from mtg_lab import phantom
+
+    return tuple(phantom.SITES)
+
+
+def _root_and_spacing(subject: Subject) -> tuple[Path, float]:
+    """Where the cohort of a synthetic row lies, and its spacing in mm, from the folder's name (``ROOT/2mm/...``)."""
+    path = next(iter(subject.images.values()))
+    for folder in path.parents:
+        if found := re.fullmatch(r"(\d+(?:\.\d+)?)mm", folder.name):
+            return folder.parent, float(found.group(1))
+    raise InputError(
+        f"subject {subject.name}: a row with a seed keeps its files below a folder such as 2mm/; found {path}"
+    )
 
 
 def _synthesise(subjects: Sequence[Subject], workers: int | None) -> None:
@@ -283,12 +327,20 @@ def _synthesise(subjects: Sequence[Subject], workers: int | None) -> None:
 
     groups: dict[tuple[Path, float], list[dict[str, Any]]] = {}
     for s in subjects:
-        first = next(iter(s.images.values()))
-        spacing = _spacing_of(first, s.name)
-        depth = first.parts[::-1].index(f"{spacing:g}mm")
-        root = first.parents[depth]
-        row = {"subject": s.name, "site": s.site, "seed": s.seed, "schema": s.schema}
-        row |= {column: str(path.relative_to(root)) for column, path in s.files.items()}
-        groups.setdefault((root, spacing), []).append(row)
+        # The generator writes every sequence, also those that the row leaves out.
+        folder = next(iter(s.images.values())).parent
+        root, spacing = place = _root_and_spacing(s)
+        names = {m: f"{s.name}-{m}.nii.gz" for m in phantom.MODALITIES} | {"label": f"{s.name}-seg.nii.gz"}
+        if wrong := [c for c, path in s.files.items() if path != folder / names.get(c, "")]:
+            mend = f"name it {folder.name}/{names[wrong[0]]}" if wrong[0] in names else "leave its cell empty"
+            raise InputError(f"subject {s.name}: no phantom has the {wrong[0]} {s.files[wrong[0]]}; {mend}")
+        row = {"subject": s.name, "site": s.site, "seed": s.seed}
+        row |= {column: str((folder / name).relative_to(root)) for column, name in names.items()}
+        groups.setdefault(place, []).append(row)
     for (root, spacing), rows in groups.items():
-        phantom.materialise(rows, root, spacing, workers=workers, progress=progress)
+        try:
+            phantom.materialise(rows, make_folder(root), spacing, workers=workers, progress=progress)
+        except ValueError as refusal:
+            raise InputError(f"subject {rows[0]['subject']}: {refusal}") from refusal
+        except OSError as error:
+            raise InputError(f"cannot write the phantom to {root} ({error.strerror or error}); free space") from error

@@ -91,3 +91,18 @@ def _folder_named_by(variable: str, content: str) -> Path:
     if not folder.is_dir():
         pytest.fail(f"{variable} is set, but {folder} is no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def nifti():
+    """Write an array as NIfTI, by default in canonical orientation with 2 mm voxels; returns the path."""
+    import nibabel as nib
+    import numpy as np
+
+    def write(path, voxels, affine=None) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = nib.Nifti1Image(np.asarray(voxels), np.diag([2.0, 2, 2, 1]) if affine is None else affine)
+        image.to_filename(path)
+        return path
+
+    return write
