@@ -57,7 +57,7 @@ def goal(notebook: Any) -> tuple[str, str]:
             block = block.strip()
             if block.startswith("#"):
                 title = title or block.lstrip("# ").strip()
-            elif block and title and not paragraph and not block.startswith(("<", "|", "!", "-", "*", "$")):
+            elif block and title and not paragraph and not block.startswith(("<", "|", "!", "- ", "* ", "$")):
                 paragraph = " ".join(block.split())
         if title and paragraph:
             break
@@ -66,7 +66,7 @@ def goal(notebook: Any) -> tuple[str, str]:
 
 def _plain(markdown: str) -> str:
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
-    return re.sub(r"(\*\*|__|`)", "", text)
+    return re.sub(r"\*\*|__|`|(?<!\w)\*(?=\w)|(?<=\w)\*(?!\w)", "", text)
 
 
 def dice_table(folder: Path, metrics: Mapping[str, Any]) -> Table:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from typing import Any, Literal
 from mtg_lab.errors import InputError
 from mtg_lab.files import make_folder, write_text
 from mtg_lab.notebook_parameters import NotebookError, Plan, parse_parameters, plan_runs
+from mtg_lab.notebook_selection import default_folder, find_notebooks, read_sweep
 
 __all__ = [
     "PRESETS",
@@ -32,6 +32,7 @@ __all__ = [
     "default_folder",
     "find_notebooks",
     "parse_parameters",
+    "read_sweep",
     "run_grid",
     "run_notebooks",
     "write_index",
@@ -84,47 +85,6 @@ class PollingEngine:
         from papermill.utils import nb_language
 
         return nb_language(nb, language)
-
-
-def default_folder() -> Path:
-    """Return ./notebooks, or the notebooks of the repository that this package is installed from in place.
-
-    Raises :class:`NotebookError` when neither holds a notebook.
-    """
-    for folder in (Path.cwd() / "notebooks", Path(__file__).resolve().parents[1] / "notebooks"):
-        if any(folder.glob("*.ipynb")):
-            return folder
-    raise NotebookError(
-        f"no notebooks here: {Path.cwd() / 'notebooks'} holds none; run from a clone of the repository or name files"
-    )
-
-
-def find_notebooks(names: Sequence[str], folder: Path) -> list[Path]:
-    """Return the notebooks meant by ``names`` in reading order; no names means all of ``folder``.
-
-    A name is a number (``03``), a file's name with or without its number or suffix, or a path. Raises
-    :class:`NotebookError` for a name that fits nothing.
-    """
-    known = sorted(Path(folder).glob("*.ipynb"))
-    if not names:
-        if not known:
-            raise NotebookError(f"no notebooks in {folder}")
-        return known
-    chosen: dict[Path, None] = {}
-    for name in map(str, names):
-        fitting = [path for path in known if name in _names(path)]
-        if not fitting and Path(name).suffix == ".ipynb" and Path(name).is_file():
-            fitting = [Path(name)]
-        if not fitting:
-            raise NotebookError(f"no notebook {name}; there are {', '.join(path.stem for path in known) or 'none'}")
-        chosen.update(dict.fromkeys(fitting))
-    return sorted(chosen, key=lambda path: path.name)
-
-
-def _names(path: Path) -> set[str]:
-    number, _, rest = path.stem.partition("_")
-    names = {path.name, path.stem, str(path), number, rest}
-    return (names | {str(int(number))} if number.isdigit() else names) - {""}
 
 
 def run_notebooks(
@@ -370,26 +330,6 @@ def run_grid(
         if html:
             write_index(outcomes, out, title=f"{Path(notebook).stem}: {len(outcomes)} of {len(points)} runs")
     return outcomes
-
-
-def read_sweep(path: Path, folder: Path) -> tuple[Path, list[dict[str, object]], str, Path | None]:
-    """Read a sweep file: the notebook, every combination of the grid's values, the preset and the manifest.
-
-    Raises :class:`NotebookError` when the file is missing, is not YAML, or lacks ``notebook`` or ``grid``.
-    """
-    import yaml
-
-    try:
-        wanted = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as fault:
-        raise NotebookError(f"{path} is not a readable YAML file ({str(fault).splitlines()[0]})") from fault
-    if not isinstance(wanted, dict) or not isinstance(wanted.get("grid"), dict) or "notebook" not in wanted:
-        raise NotebookError(f"{path} must name 'notebook' and 'grid' (parameter: list of values), e.g. seed: [0, 1]")
-    lists = [values if isinstance(values, list) else [values] for values in wanted["grid"].values()]
-    grid = [dict(zip(wanted["grid"], point, strict=True)) for point in product(*lists)]
-    (notebook,) = find_notebooks([str(wanted["notebook"])], folder)
-    manifest = wanted.get("manifest")
-    return notebook, grid, str(wanted.get("preset", "lab")), Path(path).parent / manifest if manifest else None
 
 
 def _grid_point(notebook: Path, out: Path, parameters: dict[str, object], fixed: dict[str, Any]) -> Outcome:

@@ -18,9 +18,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers; the last, black, is for sums and anchors.
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442", "#000000")
-OUTLINES = ("solid", "dashed", "dotted", "dashdot")
+from mtg_lab.figures import COLOURS, fullest_slice, intensity_window, modality_style, slice_panels
+
 AXIS_NAMES = ("sagittal", "coronal", "axial")
 
 Picture = tuple[Figure, str]
@@ -104,8 +103,8 @@ def volume_viewer(
         raise ValueError(f"present names {', '.join(sorted(unknown))}; there are {', '.join(volumes)}")
 
     depth = next(iter(volumes.values())).shape[axis]
-    windows = {name: _window(volume) for name, volume in volumes.items()}
-    first = _fullest_slice(label, axis) if label is not None and label.any() else depth // 2
+    windows = {name: intensity_window(volume) for name, volume in volumes.items()}
+    first = fullest_slice(label, axis) if label is not None and label.any() else depth // 2
     position = ipywidgets.IntSlider(value=first, min=0, max=depth - 1, description="slice", layout={"width": "32em"})
     boxes = _checkboxes(list(volumes), list(volumes) if present is None else present)
     outline = ipywidgets.Checkbox(value=label is not None, description="outline of the label", indent=False)
@@ -119,22 +118,9 @@ def volume_viewer(
         missing = [name for name in volumes if name not in shown]
         words += f"; taken away: {_list(missing)}" if missing else ""
         words += f"; outlined: {_list(list(names.values()))}." if marks is not None else "."
-        return _panels(slices, windows, marks, names, axis), words
+        return slice_panels(slices, windows, marks, names, axis), words
 
     return _live(draw, [position, boxes, *([outline] if label is not None else [])])
-
-
-def _window(volume: np.ndarray) -> tuple[float, float]:
-    inside = volume[np.isfinite(volume) & (volume != 0)]
-    if not inside.size:
-        return 0.0, 1.0
-    low, high = np.percentile(inside, (1, 99.5))
-    return float(low), float(high) if high > low else float(low) + 1.0
-
-
-def _fullest_slice(label: np.ndarray, axis: int) -> int:
-    others = tuple(other for other in range(3) if other != axis)
-    return int(np.argmax((label > 0).sum(axis=others)))
 
 
 def _values(marks: np.ndarray | None) -> list[int]:
@@ -143,45 +129,6 @@ def _values(marks: np.ndarray | None) -> list[int]:
 
 def _list(names: Sequence[str]) -> str:
     return ", ".join(names) or "nothing"
-
-
-def _panels(
-    slices: Mapping[str, np.ndarray | None],
-    windows: Mapping[str, tuple[float, float]],
-    marks: np.ndarray | None,
-    names: Mapping[int, str],
-    axis: int,
-) -> Figure:
-    figure = Figure(figsize=(2.6 * len(slices), 3.2), layout="constrained")
-    for axes, (name, pixels) in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices.items()):
-        axes.set_xticks([])
-        axes.set_yticks([])
-        if pixels is None:
-            axes.set_title(name)
-            axes.set_box_aspect(1)
-            axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
-            continue
-        low, high = windows[name]
-        axes.imshow(pixels.T, cmap="gray", vmin=low, vmax=high, origin="lower")
-        axes.set_title(f"{name}  [{low:.3g}, {high:.3g}]", fontsize=10)
-        for number, value in enumerate(names):
-            if marks is not None:
-                style = OUTLINES[number % len(OUTLINES)]
-                colour = COLOURS[number % len(COLOURS)]
-                axes.contour(
-                    np.equal(marks.T, value), levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.3
-                )
-        if axis != 0:
-            # The first stored axis runs from the patient's left to the right.
-            for place, side in ((0.03, "L"), (0.93, "R")):
-                axes.text(place, 0.5, side, color="white", fontsize=9, transform=axes.transAxes)
-    handles = [
-        figure.axes[0].plot([], [], color=COLOURS[n % len(COLOURS)], ls=OUTLINES[n % len(OUTLINES)], label=name)[0]
-        for n, name in enumerate(names.values())
-    ]
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
-    return figure
 
 
 # --- subsets ---------------------------------------------------------------------------------------------------------
@@ -332,7 +279,7 @@ def _gaussians(
     densities, bars = figure.subplots(1, 2, width_ratios=(3, 1.2))
     grid = np.linspace(-8, 8, 600)
     each = [_density(grid, mean, sd) for mean, sd in zip(means, sds)]
-    for density, mean, name, colour in zip(each, means, names, COLOURS):
+    for density, mean, (name, (colour, _)) in zip(each, means, modality_style(names).items()):
         densities.plot(grid, density, color=colour, linewidth=2)
         densities.annotate(name, (mean, density.max()), ha="center", va="bottom", fontsize=10)
     mix = np.average(each, axis=0, weights=weights)

@@ -17,7 +17,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mtg_lab import notebooks as runner
-from mtg_lab.notebooks import NotebookError, find_notebooks, parse_parameters, run_grid, run_notebooks
+from mtg_lab.notebooks import NotebookError, find_notebooks, parse_parameters, read_sweep, run_grid, run_notebooks
 
 PARAMETERS = (
     'preset: str = "lab"  # size\nseed: int = 0  # generator\nout: str = ""  # folder\nmanifest: str = ""  # cohort'
@@ -45,7 +45,7 @@ def write(folder: Path, name: str, *cells: str, parameters: str = PARAMETERS, ne
             "mtg_lab": {"needs": list(needs)},
         }
     )
-    goal = f"# The title of {name}\n\nYou will be able to **see** it. One minute.\n\nMore text."
+    goal = f"# The title of {name}\n\n**You** will be *able* to `see` it: 2 * 3.\n\nMore text."
     notebook.cells = [new_markdown_cell(goal), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     notebook.cells += [new_code_cell(cell.strip()) for cell in cells]
     folder.mkdir(exist_ok=True, parents=True)
@@ -191,6 +191,49 @@ def test_a_parameter_given_twice_or_with_an_impossible_name_is_refused():
         parse_parameters([("seed=", "1")])
 
 
+def test_a_sweep_is_every_combination_of_its_values(tmp_path):
+    notebook = write(tmp_path / "notebooks", "05_training")
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(
+        "notebook: '05'\npreset: smoke\nmanifest: data/m.csv\ngrid: {seed: [0, 1], weight: [1e-3, 0.1], rate: 0.2}"
+    )
+    found, points, preset, manifest = read_sweep(sweep, tmp_path / "notebooks")
+    assert (found, preset, manifest) == (notebook, "smoke", tmp_path / "data" / "m.csv")
+    assert points == [{"seed": s, "weight": w, "rate": 0.2} for s in (0, 1) for w in (0.001, 0.1)]
+
+
+def test_a_sweep_may_list_its_runs_and_name_a_notebook_beside_it(tmp_path):
+    notebook = write(tmp_path, "mine")
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text("notebook: mine.ipynb\ngrid:\n- {seed: 1, rate: 0.2}\n- {seed: 2, rate: 0.4}")
+    points = [{"seed": 1, "rate": 0.2}, {"seed": 2, "rate": 0.4}]
+    assert read_sweep(sweep, tmp_path / "notebooks") == (notebook, points, "lab", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("notebook: [", "not YAML, line 1"),
+        ("- 1", "a sweep names notebook and grid"),
+        ("grid: {seed: [1]}", "a sweep names notebook and grid"),
+        ("notebook: 01\nseeds: [1]\ngrid: {seed: [1]}", "it has seeds"),
+        ("notebook: 01_a\ngrid: {seed: []}", "to values, as in"),
+        ("notebook: 01_a\ngrid: {}", "to values, as in"),
+        ("notebook: 01_a", "to values, as in"),
+        ("notebook: 07\ngrid: {seed: [1]}", "no notebook 7; there are 01_a"),
+    ],
+)
+def test_a_sweep_that_says_something_else_is_refused_in_one_line(tmp_path, text, words):
+    write(tmp_path, "01_a")
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(text)
+    with pytest.raises(NotebookError, match=words) as caught:
+        read_sweep(sweep, tmp_path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(NotebookError, match="cannot read"):
+        read_sweep(tmp_path / "nowhere.yaml", tmp_path)
+
+
 def test_importing_the_runner_is_cheap():
     heavy = "{'papermill', 'nbconvert', 'nbformat', 'torch'}"
     code = f"import sys, mtg_lab.notebooks; print(*sorted({heavy} & set(sys.modules)))"
@@ -269,7 +312,7 @@ def test_the_index_links_to_files_that_exist_and_says_what_its_pictures_show(sui
 
 def test_the_index_shows_goal_result_and_dice(suite):
     page = (suite[0] / "index.html").read_text()
-    for words in ("The title of 00_fine", "You will be able to see it. One minute.", "2 of 5 done", "t1c+t2f", "0.84"):
+    for words in ("The title of 00_fine", "You will be able to see it: 2 * 3.", "2 of 5 done", "t1c+t2f", "0.84"):
         assert words in page
     assert "prefers-color-scheme: dark" in page
 

@@ -58,7 +58,11 @@ def opening_faults(prose: list, notebook) -> list[str]:
     first = notebook.cells[0] if notebook.cells else None
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
         return ["the first cell is not text under a heading of the first level"]
-    found = [f"the first cell does not say {word}" for word in ("minute", "read", "write") if word not in first.source]
+    found = [
+        f"the first cell does not say {word}"
+        for word in ("minute", "read", "write")
+        if word not in first.source.lower()
+    ]
     if sum(bool(re.search(r"(?m)^##+ ", cell.source)) for cell in prose) < 2:
         found.append("fewer than two headings after the title")
     return found

@@ -1,0 +1,103 @@
+"""Which notebooks are meant: by number, name or path, or by a sweep's file."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mtg_lab.notebook_parameters import NotebookError
+
+SWEEP_KEYS = ("notebook", "preset", "manifest", "grid")
+
+
+def default_folder() -> Path:
+    """Return ./notebooks, or the notebooks of the repository that this package is installed from in place.
+
+    Raises :class:`NotebookError` when neither holds a notebook.
+    """
+    for folder in (Path.cwd() / "notebooks", Path(__file__).resolve().parents[1] / "notebooks"):
+        if any(folder.glob("*.ipynb")):
+            return folder
+    raise NotebookError(
+        f"no notebooks here: {Path.cwd() / 'notebooks'} holds none; run from a clone of the repository or name files"
+    )
+
+
+def find_notebooks(names: Sequence[str], folder: Path) -> list[Path]:
+    """Return the notebooks meant by ``names`` in reading order; no names means all of ``folder``.
+
+    A name is a number (``03``), a file's name with or without its number or suffix, or a path. Raises
+    :class:`NotebookError` for a name that fits nothing.
+    """
+    known = sorted(Path(folder).glob("*.ipynb"))
+    if not names:
+        if not known:
+            raise NotebookError(f"no notebooks in {folder}")
+        return known
+    chosen: dict[Path, None] = {}
+    for name in map(str, names):
+        fitting = [path for path in known if name in _names(path)]
+        if not fitting and Path(name).suffix == ".ipynb" and Path(name).is_file():
+            fitting = [Path(name)]
+        if not fitting:
+            raise NotebookError(f"no notebook {name}; there are {', '.join(path.stem for path in known) or 'none'}")
+        chosen.update(dict.fromkeys(fitting))
+    return sorted(chosen, key=lambda path: path.name)
+
+
+def _names(path: Path) -> set[str]:
+    number, _, rest = path.stem.partition("_")
+    names = {path.name, path.stem, str(path), number, rest}
+    return (names | {str(int(number))} if number.isdigit() else names) - {""}
+
+
+def read_sweep(path: Path, folder: Path) -> tuple[Path, list[dict[str, object]], str, Path | None]:
+    """Return notebook, parameter sets, preset and manifest of a sweep's YAML file.
+
+    ``grid`` maps a parameter to its values (or to one value), and every combination is one run; or it is a list of
+    parameter sets, for those runs only. A notebook's path and the manifest's are relative to the file. Raises
+    :class:`NotebookError` when the file cannot be read or says something else.
+    """
+    import yaml
+
+    try:
+        sweep = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise NotebookError(f"cannot read {path}: {fault.strerror or fault}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+        mark = getattr(fault, "problem_mark", None)
+        raise NotebookError(f"{path}: not YAML{f', line {mark.line + 1}' if mark else ''}") from None
+    unknown = set(sweep) - set(SWEEP_KEYS) if isinstance(sweep, dict) else set()
+    if not isinstance(sweep, dict) or unknown or not isinstance(sweep.get("notebook"), (str, int)):
+        extra = f"; it has {', '.join(sorted(map(str, unknown)))}" if unknown else ""
+        raise NotebookError(f"{path}: a sweep names notebook and grid, and perhaps preset and manifest{extra}")
+    notebook = str(sweep["notebook"])
+    beside = Path(path).parent / notebook
+    (found,) = [beside] if beside.is_file() else find_notebooks([notebook], folder)
+    manifest = sweep.get("manifest")
+    return found, _points(sweep.get("grid"), path), str(sweep.get("preset", "lab")), _beside(manifest, path)
+
+
+def _beside(manifest: object, path: Path) -> Path | None:
+    return Path(path).parent / str(manifest) if manifest else None
+
+
+def _points(grid: Any, path: Path) -> list[dict[str, object]]:
+    if isinstance(grid, list) and grid and all(isinstance(point, dict) for point in grid):
+        return [{str(name): _number(value) for name, value in point.items()} for point in grid]
+    if not isinstance(grid, dict) or not grid or [] in grid.values():
+        raise NotebookError(f"{path}: grid maps each parameter to values, as in seed: [0, 1], or lists parameter sets")
+    columns = [[_number(value) for value in _listed(values)] for values in grid.values()]
+    return [dict(zip(map(str, grid), values)) for values in itertools.product(*columns)]
+
+
+def _listed(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else [values]
+
+
+def _number(value: object) -> object:
+    # YAML 1.1 reads 1e-3 as a word, since it lacks a point.
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value) else value
