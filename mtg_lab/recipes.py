@@ -57,11 +57,19 @@ class Recipe:
     def __post_init__(self) -> None:
         method = methods.find(self.method)
         object.__setattr__(self, "method_options", methods.checked_options(method, self.method_options))
+        object.__setattr__(self, "manifest", str(self.manifest))
         if method.needs_teacher and self.teacher is None:
             raise InputError(f"method {self.method} needs a teacher; give --teacher RUN or Recipe(teacher=...)")
+        if self.teacher is not None and not method.needs_teacher:
+            raise InputError(f"method {self.method} learns from no teacher; leave the teacher out")
         for name in ("steps", "batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        for name in ("weight_decay", "warmup", "averaging"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise InputError(f"precision is {self.precision!r}; it can be auto, fp32 or bf16")
 
@@ -80,7 +88,7 @@ class Recipe:
         settings["cohort"] = self.cohort().fingerprint()
         settings["teacher"] = self.teacher.digest() if self.teacher else None
         settings["version"] = _RECIPE_VERSION
-        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=dict).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(_canonical(settings), sort_keys=True).encode()).hexdigest()[:12]
 
     def build_backbone(self, modalities: tuple[str, ...], schema: vocabulary.LabelSchema) -> backbones.ModalityBackbone:
         """The untrained network."""
@@ -108,7 +116,7 @@ class Recipe:
             chosen["limit"] = tuple(chosen["limit"])
             chosen["teacher"] = Recipe.from_json(chosen["teacher"]) if chosen.get("teacher") else None
             return Recipe(**chosen)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a recipe of this version of mtg_lab ({error}); train the run again") from error
 
 
@@ -162,7 +170,7 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     Prefixes: ``backbone.`` and ``method.`` (their options), ``preprocessing.``, ``sampling.``.
 
     Raises:
-        InputError: an unknown setting.
+        InputError: an unknown setting, or a value of another type.
     """
     for key, value in changes.items():
         group, _, name = key.rpartition(".")
@@ -171,15 +179,34 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
             changed: dict[str, Any] = {f"{group}_options": options}
             recipe = replace(recipe, **changed)
         elif group in ("preprocessing", "sampling") and name in {f.name for f in fields(getattr(recipe, group))}:
-            recipe = replace(recipe, **{group: replace(getattr(recipe, group), **{name: value})})
+            part = getattr(recipe, group)
+            checked: dict[str, Any] = {name: _like(getattr(part, name), value, key)}
+            recipe = replace(recipe, **{group: replace(part, **checked)})
         elif not group and name in _PLAIN:
-            recipe = replace(recipe, **{name: value})
+            recipe = replace(recipe, **{name: _like(getattr(recipe, name), value, key)})
         else:
             raise InputError(
                 f"--set {key}: no such setting; there are {', '.join(_PLAIN)}, backbone.*, method.*, "
                 "preprocessing.*, sampling.*"
             )
     return recipe
+
+
+def _like(current: Any, value: Any, key: str) -> Any:
+    """``value``, refused unless it has the type of the setting's current value; 1 is a float as well."""
+    fits = type(value) is type(current) or (isinstance(current, float) and type(value) is int)
+    if not fits:
+        raise InputError(f"--set {key}: {value!r} is no {type(current).__name__}; it is {current!r} now")
+    return value
+
+
+def _canonical(value: Any) -> Any:
+    """Floats that are whole as integers, at any depth: 1 and 1.0 are one setting and must name one run."""
+    if isinstance(value, Mapping):
+        return {k: _canonical(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 _PLAIN = ("steps", "batch", "learning_rate", "weight_decay", "warmup", "averaging", "precision", "seed")

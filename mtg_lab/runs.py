@@ -91,7 +91,7 @@ def load_run(folder: str | Path) -> Run:
             tuple(facts["modalities"]),
             vocabulary.schema(facts["schema"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{description} is damaged ({error}); train the run again in another folder") from error
     if not (folder / "weights.safetensors").is_file():
         raise InputError(f"the run {folder} was interrupted before its end; the same train command resumes it")

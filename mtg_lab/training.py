@@ -2,11 +2,12 @@
 
 import json
 import math
+import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,15 +15,17 @@ from typing import Any
 
 import pandas as pd
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.state import AcceleratorState
 from filelock import FileLock
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from mtg_lab import methods
+from mtg_lab.backbones import ModalityBackbone
 from mtg_lab.data import CropStream, cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
@@ -40,6 +43,9 @@ _CLIP = 12.0  # gradient norm; nnU-Net's value (Isensee et al. 2021): rarely rea
 def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0, checkpoint_steps: int = 100) -> Run:
     """The run of a recipe: loaded if it is trained already, resumed if it was interrupted, else trained.
 
+    Started by torchrun, every process calls this function and takes its share of each batch; the first one writes.
+    Terms that are no means over samples (Dice over the batch) are then taken over a process's share.
+
     Args:
         recipe: what to train; its teacher is trained (or loaded) first.
         folder: the run's folder; by default ``runs/<hash>`` in the cache.
@@ -49,29 +55,35 @@ def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0,
     Raises:
         InputError: bad manifest, options or folder, or the folder holds the run of another recipe.
     """
+    processes = _processes()
     digest = recipe.digest()
     target = Path(folder) if folder is not None else cache_folder("runs", digest)
     _refuse_foreign(target, digest)
-    make_folder(target)
-    with FileLock(target / ".lock"):
-        if (target / "weights.safetensors").is_file():
-            return load_run(target)
-        teacher = train(recipe.teacher, workers=workers) if recipe.teacher else None
-        _Training(recipe, digest, target, teacher, workers).run(checkpoint_steps)
+    if not _is_trained(target):
+        _check(recipe)
+        make_folder(target)
+        with FileLock(target / ".lock") if processes.is_main_process else nullcontext():
+            processes.wait_for_everyone()  # the lock is held now; nobody else ends this run
+            if not _is_trained(target):
+                teacher = train(recipe.teacher, workers=workers) if recipe.teacher else None
+                _Training(recipe, digest, target, teacher, workers).run(checkpoint_steps)
+            processes.wait_for_everyone()
     return load_run(target)
 
 
 class _Training:
     def __init__(self, recipe: Recipe, digest: str, folder: Path, teacher: Run | None, workers: int):
         self.recipe, self.folder = recipe, folder
-        cohort = recipe.cohort()
-        training = cohort.split("train").materialise()
+        AcceleratorState._reset_state()  # else the first run of a process would fix the precision of all later ones
         self.accelerator = Accelerator(
             mixed_precision="bf16" if use_bf16(recipe.precision) else "no",
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-        self.method = build_method(recipe, training, teacher)
-        _write_description(folder, recipe, digest, training, teacher)
+        with self.accelerator.main_process_first():
+            training = recipe.cohort().split("train").materialise()
+        self.method = build_method(recipe, training, teacher.backbone() if teacher else None)
+        if self.accelerator.is_main_process:
+            _write_description(folder, recipe, digest, training, teacher)
         trainable = [p for p in self.method.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.average = AveragedModel(
@@ -82,6 +94,7 @@ class _Training:
         self.wrapped, self.optimizer = self.accelerator.prepare(self.method, self.optimizer)
         self.data = cached_dataset(training.subjects, training.modalities, recipe.preprocessing)
         self.workers, self.step, self.history = workers, 0, []  # type: ignore[var-annotated]
+        self.between_steps = True  # only then do weights, optimiser, average and step count belong together
 
     def run(self, checkpoint_steps: int) -> None:
         recipe, started = self.recipe, time.perf_counter()
@@ -98,7 +111,8 @@ class _Training:
                 if self.step % checkpoint_steps == 0 and self.step < recipe.steps:
                     self._save_checkpoint()
         except KeyboardInterrupt:
-            self._save_checkpoint()
+            if self.between_steps:
+                self._save_checkpoint()
             self._log(f"interrupted at step {self.step}")
             raise
         finally:
@@ -112,18 +126,31 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate_factor(self.step, self.recipe.steps, self.recipe.warmup)
         losses = self.wrapped(batch)
-        if self.step % 50 == 0 and not bool(torch.isfinite(losses.total)):
-            raise InputError(
-                f"training {self.folder.name}: the loss is {float(losses.total)} at step {self.step}; lower the "
-                "learning rate (--set learning_rate=...) or use --set precision=fp32"
-            )
+        row = self._over_processes({"loss": losses.total.detach(), **losses.parts})
+        if self.step % 50 == 0 and not bool(torch.isfinite(row["loss"])):
+            raise self._diverged(f"the loss is {float(row['loss'])} at step {self.step}")
         self.accelerator.backward(losses.total)
         self.accelerator.clip_grad_norm_(self.wrapped.parameters(), _CLIP)
+        self.between_steps = False
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.method.backbone)
-        self.history.append({"loss": losses.total.detach(), **losses.parts})
+        self.history.append(row)
         self.step += 1
+        self.between_steps = True
+
+    def _over_processes(self, row: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Means over processes, each of which saw its share of the batch."""
+        if self.accelerator.num_processes == 1:
+            return row
+        values = self.accelerator.reduce(torch.stack([v.float() for v in row.values()]), reduction="mean")
+        return dict(zip(row, values.unbind(), strict=True))
+
+    def _diverged(self, what: str) -> InputError:
+        return InputError(
+            f"training {self.folder.name}: {what}; lower the learning rate (--set learning_rate=...) or use "
+            "--set precision=fp32"
+        )
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         """Batches from the current step on; each process takes its slice of the same global batch."""
@@ -150,14 +177,28 @@ class _Training:
     def _save_checkpoint(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        rows = _table(self.history).to_json(orient="split", double_precision=15)
+        facts = {"step": str(self.step), "history": json.dumps(self._numbers())}
         with written_aside(self.folder / CHECKPOINT) as aside:
-            save_file(self._state(), aside, metadata={"step": str(self.step), "history": rows})
+            save_file(self._state(), aside, metadata=facts)
+
+    def _numbers(self) -> list[dict[str, float]]:
+        """The history as plain numbers; tensors are read once, not at every checkpoint anew."""
+        self.history = [{k: float(v) for k, v in row.items()} for row in self.history]
+        return self.history
 
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return
+        try:
+            self._restore(path)
+        except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} cannot be resumed ({str(error).splitlines()[0]}); delete this file to train from the start"
+            ) from error
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self, path: Path) -> None:
         with safe_open(path, framework="pt") as stored:
             facts = stored.metadata()
         tensors = load_file(path)
@@ -170,19 +211,20 @@ class _Training:
             state["state"].setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(state)
         self.step = int(facts["step"])
-        rows = json.loads(facts["history"])
-        self.history = [dict(zip(rows["columns"], row, strict=True)) for row in rows["data"]]
+        self.history = json.loads(facts["history"])
 
     def _finish(self, seconds: float, steps: int) -> None:
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.average.module.state_dict().items()}
+        if not all(bool(torch.isfinite(v).all()) for v in weights.values()):
+            raise self._diverged("the weights are not finite at the end")
         with written_aside(self.folder / "history.csv") as aside:
-            _table(self.history).rename_axis("step").to_csv(aside)
+            pd.DataFrame(self._numbers()).rename_axis("step").to_csv(aside)
         environment = _environment(self.accelerator) | {
             "seconds": round(seconds, 1),
             "steps_timed": steps,
             "seconds_per_step": round(seconds / max(steps, 1), 4),
         }
         write_text(self.folder / "environment.json", json.dumps(environment, indent=2))
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.average.module.state_dict().items()}
         with written_aside(self.folder / "weights.safetensors") as aside:  # last: it says that the run is whole
             save_file(weights, aside)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
@@ -194,12 +236,12 @@ class _Training:
                 log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}\n")
 
 
-def build_method(recipe: Recipe, cohort: Manifest, teacher: Run | None) -> methods.Method:
+def build_method(recipe: Recipe, cohort: Manifest, teacher: ModalityBackbone | None) -> methods.Method:
     """The untrained method of a recipe; weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         backbone = recipe.build_backbone(cohort.modalities, cohort.schema)
-    extra = {"teacher": teacher.backbone()} if teacher else {}
+    extra = {"teacher": teacher} if teacher else {}
     return methods.find(recipe.method)(backbone, **extra, **recipe.method_options)
 
 
@@ -224,12 +266,42 @@ def use_bf16(precision: str) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def _processes() -> PartialState:
+    """This process among those that torchrun started, each of which calls :func:`train`.
+
+    Accelerate must be told that they are to compute on the processor, else each would take itself for the only one.
+    """
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    device = torch.accelerator.current_accelerator()
+    told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return PartialState(cpu=told or (several and (device is None or device.type == "mps")))
+
+
+def _is_trained(folder: Path) -> bool:
+    return (folder / "weights.safetensors").is_file()
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuse what cannot be built before a folder is made or a teacher trained for it.
+
+    Raises:
+        InputError: a bad option of the backbone, the method or the teacher, or no training subject.
+    """
+    cohort = recipe.cohort().split("train")
+    teacher = None
+    if recipe.teacher:
+        _check(recipe.teacher)
+        of_teacher = recipe.teacher.cohort()
+        teacher = recipe.teacher.build_backbone(of_teacher.modalities, of_teacher.schema)
+    build_method(recipe, cohort, teacher)
+
+
 def _refuse_foreign(folder: Path, digest: str) -> None:
     description = folder / "recipe.json"
     if description.is_file():
         try:
             found = json.loads(description.read_text()).get("hash")
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError):
             found = "an unreadable recipe"
         if found != digest:
             raise InputError(
@@ -251,7 +323,6 @@ def _write_description(folder: Path, recipe: Recipe, digest: str, cohort: Manife
 
 def _environment(accelerator: Accelerator) -> dict[str, Any]:
     packages = ("mtg-lab", "torch", "monai", "accelerate", "numpy", "nibabel", "nilearn")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -261,12 +332,16 @@ def _environment(accelerator: Accelerator) -> dict[str, Any]:
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
         "threads": torch.get_num_threads(),
-        "peak_memory_mb": round(peak),
+        "peak_memory_mb": _peak_memory_mb(),
     }
 
 
-def _table(history: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame([{k: float(v) for k, v in row.items()} for row in history])
+def _peak_memory_mb() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such module
+        return None
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,0 +1,208 @@
+"""A recipe names a run: every setting changes its hash, the place of its files does not."""
+
+import json
+import shutil
+from dataclasses import asdict, fields, replace
+
+import pytest
+
+from mtg_lab.data import Preprocessing, Sampling
+from mtg_lab.errors import InputError
+from mtg_lab.methods import METHODS
+from mtg_lab.recipes import PRESETS, Recipe, override, preset, suite
+
+CHANGES = {
+    "limit": (2, 1, 1),
+    "backbone_options": {"width": 5},
+    "method": "complete",
+    "preprocessing": Preprocessing(3.0),
+    "sampling": Sampling(24, foreground=0.5),
+    "steps": 5,
+    "batch": 3,
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-3,
+    "warmup": 0.1,
+    "averaging": 0.1,
+    "precision": "bf16",
+    "seed": 1,
+}
+
+
+# --- the hash ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_hash_changes_with_each_setting(tiny_recipe, name):
+    assert tiny_recipe(**{name: CHANGES[name]}).digest() != tiny_recipe().digest()
+
+
+def test_no_setting_is_forgotten_by_the_test_above():
+    apart = {"manifest", "backbone", "method_options", "teacher"}
+    assert set(CHANGES) | apart == {f.name for f in fields(Recipe)}
+
+
+def test_the_hash_changes_with_the_options_of_a_method_and_with_the_teacher(tiny_recipe):
+    weights = [tiny_recipe(method="aligned_teacher", method_options={"align_weight": w}).digest() for w in (0, 0.1, 1)]
+    assert len(set(weights)) == 3
+    teachers = [tiny_recipe(method="complete", seed=s) for s in (0, 1)]
+    assert len({tiny_recipe(method="student", teacher=t).digest() for t in teachers}) == 2
+
+
+def test_the_hash_does_not_change_with_the_place_of_the_files(tiny_recipe, cohort, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(cohort.parent, moved)
+    assert tiny_recipe(manifest=moved / cohort.name).digest() == tiny_recipe().digest()
+
+
+def test_the_hash_changes_with_the_cohort(tiny_recipe, cohort, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(cohort.parent, moved)
+    lines = (moved / cohort.name).read_text().splitlines()
+    (moved / cohort.name).write_text("\n".join(lines[:-1]) + "\n")
+    assert tiny_recipe(manifest=moved / cohort.name).digest() != tiny_recipe().digest()
+
+
+def test_the_same_recipe_in_other_words_has_the_same_hash(tiny_recipe):
+    plain = tiny_recipe(method="aligned_teacher", method_options={"align_weight": 1.0})
+    wordy = tiny_recipe(method="aligned_teacher", method_options={"dropout": False, "align_weight": 1})
+    assert wordy.digest() == plain.digest()
+    assert override(plain, {"preprocessing.spacing_mm": 4}).digest() == plain.digest()
+    assert len(plain.digest()) == 12
+
+
+# --- to a file and back -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_recipe_comes_back_from_json_with_its_teachers(tiny_recipe, method):
+    teacher = tiny_recipe(method="aligned_teacher", method_options={"align_weight": 0.3})
+    extra = {"teacher": teacher} if METHODS[method].needs_teacher else {}
+    recipe = tiny_recipe(method=method, limit=(3, 1, 1), **extra)
+    back = Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
+    assert back == recipe
+    assert back.digest() == recipe.digest()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"preprocessing": None},
+        {"preprocessing": {"spacing_cm": 1}},
+        {"limit": 3},
+        {"steps": "many"},
+        {"method_options": 3},
+        {"teacher": {"method": "complete"}},
+    ],
+)
+def test_a_damaged_recipe_is_one_line(tiny_recipe, damage):
+    with pytest.raises(InputError) as refusal:
+        Recipe.from_json({**tiny_recipe().to_json(), **damage})
+    assert "\n" not in str(refusal.value)
+    assert "train the run again" in str(refusal.value)
+
+
+# --- what cannot be meant ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"batch": -1}, "batch is -1"),
+        ({"precision": "fp8"}, "it can be auto, fp32 or bf16"),
+        ({"method": "magic"}, "unknown method 'magic'"),
+        ({"method": "student"}, "needs a teacher"),
+        ({"method_options": {"colour": 1}}, "takes no option 'colour'"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"warmup": 1.5}, "warmup is 1.5; it must lie between 0 and 1"),
+        ({"averaging": -0.1}, "averaging is -0.1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tiny_recipe, change, told):
+    with pytest.raises(InputError, match=told):
+        tiny_recipe(**change)
+
+
+def test_a_teacher_that_nobody_asks_is_refused(tiny_recipe):
+    """It would be trained for hours and then ignored."""
+    with pytest.raises(InputError, match="method dropout learns from no teacher"):
+        tiny_recipe(teacher=tiny_recipe(method="complete"))
+
+
+# --- changes by name --------------------------------------------------------------------------------------------------
+
+
+def test_settings_change_by_dotted_names(tiny_recipe):
+    changed = override(
+        tiny_recipe(method="aligned_teacher"),
+        {
+            "steps": 200,
+            "learning_rate": 1,
+            "method.align_weight": 1.0,
+            "backbone.fill": "anchor",
+            "preprocessing.spacing_mm": 3.0,
+            "sampling.augment": False,
+        },
+    )
+    assert changed.steps == 200
+    assert changed.learning_rate == 1
+    assert changed.method_options["align_weight"] == 1.0
+    assert changed.backbone_options == {"width": 4, "latent": 3, "depth": 2, "fill": "anchor"}
+    assert asdict(changed.preprocessing) == {"spacing_mm": 3.0, "margin_voxels": 2}
+    assert changed.sampling == replace(tiny_recipe().sampling, augment=False)
+
+
+def test_the_original_is_left_alone(tiny_recipe):
+    recipe = tiny_recipe()
+    override(recipe, {"steps": 7, "backbone.width": 9})
+    assert recipe == tiny_recipe()
+
+
+@pytest.mark.parametrize("name", ["stepz", "manifest", "teacher", "sampling.colour", "backbones.width", "", "a.b.c"])
+def test_an_unknown_setting_is_told_which_there_are(tiny_recipe, name):
+    with pytest.raises(InputError, match="no such setting; there are steps, batch, learning_rate"):
+        override(tiny_recipe(), {name: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", 1.5), ("steps", "many"), ("learning_rate", "high"), ("sampling.augment", 3), ("precision", 16),
+     ("seed", True)],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused(tiny_recipe, name, value):
+    with pytest.raises(InputError, match=f"--set {name}: {value!r} is no "):
+        override(tiny_recipe(), {name: value})
+
+
+# --- presets and the suite --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("method", [n for n, m in METHODS.items() if not m.needs_teacher])
+def test_presets_are_recipes_of_growing_size(cohort, name, method):
+    recipe = preset(name, method, cohort, seed=3, batch=4)
+    assert (recipe.manifest, recipe.method, recipe.seed, recipe.batch) == (str(cohort), method, 3, 4)
+    spacings = {"smoke": 4.0, "lab": 2.0, "paper": 1.0}  # DESIGN: 4 mm proves, 2 mm on a laptop, 1 mm published
+    assert recipe.preprocessing.spacing_mm == spacings[name]
+    recipe.build_backbone(("t1n", "t2f"), recipe.cohort().schema)
+
+
+def test_presets_grow():
+    assert [p.steps for p in map(preset, PRESETS)] == sorted(p.steps for p in map(preset, PRESETS))
+
+
+def test_an_unknown_preset_is_told_which_there_are():
+    with pytest.raises(InputError, match="unknown preset 'tiny'; there are: smoke, lab, paper"):
+        preset("tiny")
+
+
+def test_the_suite_shares_its_teachers(cohort):
+    runs = suite("smoke", str(cohort), seed=2, align_weight=0.5)
+    assert list(runs) == ["complete", "aligned", "dropout", "student", "aligned_student", "specialist"]
+    assert runs["student"].teacher == runs["complete"]
+    assert runs["aligned_student"].teacher == runs["specialist"].teacher == runs["aligned"]
+    assert runs["aligned"].method_options["align_weight"] == 0.5
+    assert runs["specialist"].method_options["subset"] == "t1n+t2w"
+    assert {r.seed for r in runs.values()} == {2}
+    assert len({r.digest() for r in runs.values()}) == 6
