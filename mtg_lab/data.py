@@ -147,7 +147,7 @@ def preprocessing_transform(modalities: Sequence[str], settings: Preprocessing, 
     """Files to normalised tensors in canonical orientation (RAS), cropped to the brain's box."""
     keys = ("image", "brain", "label") if labelled else ("image", "brain")
     modes = ("bilinear", "nearest", "nearest")[: len(keys)]
-    return Compose(
+    return _Steps(
         [
             LoadSubject(modalities),
             Orientationd(keys, axcodes="RAS", labels=None),
@@ -157,6 +157,18 @@ def preprocessing_transform(modalities: Sequence[str], settings: Preprocessing, 
             AsTensors(),
         ]
     )
+
+
+class _Steps(Compose):
+    """MONAI's, but a refusal of a step comes out as it is and not as "RuntimeError: applying transform"."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().__call__(*args, **options)
+        except RuntimeError as wrapped:
+            if isinstance(wrapped.__cause__, InputError):
+                raise wrapped.__cause__ from None
+            raise
 
 
 def cached_dataset(
@@ -203,7 +215,7 @@ class _Cache(PersistentDataset):
                 return torch.load(entry, weights_only=True)
             except (RuntimeError, EOFError, UnpicklingError):  # cut short, empty, no archive
                 warnings.warn(f"computing a damaged cache entry again: {entry}", stacklevel=2)
-        sample = self._pre_transform(item_transformed)
+        sample = self.transform(item_transformed)
         archive = io.BytesIO()  # torch.save says RuntimeError where a file says that the disk is full
         torch.save(sample, archive)
         with written_aside(entry) as aside:
@@ -251,10 +263,11 @@ class CropStream(Dataset):
         rng = np.random.default_rng([self.seed, 2, number])
         self.transform.set_random_state(seed=int(rng.integers(2**31)))
         source = self.cached[int(order[place])]
-        (sample,) = self.transform({k: source[k] for k in ("image", "label")})
+        # As int64: of uint8 labels MONAI takes every voxel for background (torch.any keeps uint8, whose ~ is never 0).
+        (sample,) = self.transform({"image": source["image"], "label": source["label"].long()})
         return {
             "image": sample["image"].as_tensor(),
-            "label": sample["label"].as_tensor().long(),
+            "label": sample["label"].as_tensor(),
             "present": source["present"],
             "draw": torch.tensor(int(rng.integers(2**62))),
         }

@@ -1,0 +1,125 @@
+"""Three real cohorts from doctor to a mask: foreign orientations, float labels, brain masks, two to four modalities."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from real_cohorts import STROKE_RAW_FLAIR, isles22, real_manifests
+
+from mtg_lab import evaluate, predict, read_manifest, train, vocabulary
+from mtg_lab.data import Preprocessing, preprocessing_transform
+from mtg_lab.doctor import doctor
+from mtg_lab.errors import InputError
+from mtg_lab.manifest import write_manifest
+
+pytestmark = pytest.mark.real
+
+COHORTS = ("open_ms", "isles22", "brats15")
+SCORED = {"open_ms": "test", "isles22": "train", "brats15": "test"}
+ORIENTATION = {"open_ms": "LAS", "brats15": "LPS"}
+# Millilitres of the whole lesion, measured on the files when they were chosen (the README of the scans).
+LESION_ML = {"patient07": 1.3, "patient19": 49.8, "patient26": 8.2, "sub-strokecase0009": 4.2}
+
+
+@pytest.fixture(scope="module")
+def manifests(real_data, tmp_path_factory):
+    return real_manifests(tmp_path_factory.mktemp("real"), real_data)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Runs of this module by cohort, trained by the first test that asks."""
+    return {}
+
+
+@pytest.fixture
+def run_of(manifests, runs, tiny_recipe):
+    def run(name):
+        if name not in runs:
+            runs[name] = train(tiny_recipe(manifest=str(manifests[name])))
+        return runs[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_doctor_finds_nothing(manifests, name):
+    assert [str(f) for f in doctor(manifests[name])] == []
+
+
+def test_without_its_mask_a_z_scored_scan_is_warned_of(manifests):
+    bare = manifests["brats15"].with_name("bare.csv")
+    rows = [
+        {"subject": s.name, "split": s.split, "schema": s.schema} | {c: str(p) for c, p in s.files.items()}
+        for s in read_manifest(manifests["brats15"]).split("train")
+    ]
+    findings = doctor(write_manifest([{**r, "mask": ""} for r in rows], ("t2f", "t1c"), bare))
+    assert [f.severity for f in findings] == ["warning", "warning"]
+    assert all("name a brain mask in the column 'mask'" in f.line for f in findings)
+
+
+def test_the_raw_flair_of_the_stroke_case_is_refused_with_file_both_shapes_and_the_mend(
+    real_data, tmp_path, tiny_recipe
+):
+    rows, modalities = isles22(real_data, STROKE_RAW_FLAIR)
+    told = "t2f is 512x512x29, adc is 112x112x73; resample t2f to adc's grid or leave its cell empty"
+    for order in (modalities, modalities[::-1]):  # whichever comes first, the odd one out is blamed
+        manifest = write_manifest(rows, order, tmp_path / "raw.csv")
+        (finding,) = doctor(manifest)
+        assert finding.severity == "error"
+        assert told.replace("adc", order[0] if order[0] != "t2f" else "dwi") in finding.line
+        assert finding.line.endswith("sub-strokecase0009_ses-0001_flair.nii.gz")
+    with pytest.raises(InputError, match=r"sub-strokecase0009: t2f is 512x512x29, dwi is 112x112x73; resample .*flair"):
+        train(tiny_recipe(manifest=str(manifest)), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_every_orientation_is_brought_to_right_anterior_superior(manifests, name):
+    manifest = read_manifest(manifests[name])
+    subject = next(iter(manifest))
+    stored = "".join(nib.aff2axcodes(nib.load(subject.label).affine))
+    assert stored == ORIENTATION.get(name, stored)
+    sample = preprocessing_transform(manifest.modalities, Preprocessing(4.0), True)({"subject": subject})
+    assert nib.aff2axcodes(sample["affine"].numpy()) == ("R", "A", "S")
+    inside = sample["brain"][0] > 0
+    assert sample["image"].shape[0] == len(manifest.modalities)
+    for channel in sample["image"]:
+        assert abs(float(channel[inside].mean())) < 1e-4
+        assert abs(float(channel[inside].std()) - 1) < 1e-4
+    brain_ml = float(inside.sum()) * 0.064
+    assert 900 < brain_ml < 2500
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_lesions_keep_their_volume(manifests, name):
+    manifest = read_manifest(manifests[name])
+    transform = preprocessing_transform(manifest.modalities, Preprocessing(2.0), True)
+    subject = next(iter(manifest))
+    ml = float((transform({"subject": subject})["label"] > 0).sum()) * 0.008
+    image = nib.load(subject.label)
+    native = np.count_nonzero(image.get_fdata() > 0) * abs(np.linalg.det(image.affine)) / 1000
+    assert native == pytest.approx(LESION_ML.get(subject.name, native), abs=0.06)
+    assert ml == pytest.approx(native, rel=0.15)
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_all_subsets_are_scored(manifests, run_of, name):
+    manifest = read_manifest(manifests[name])
+    scores = evaluate(run_of(name), manifest, SCORED[name])
+    expected = {vocabulary.subset_name(s, manifest.modalities) for s in vocabulary.subsets(manifest.modalities)}
+    assert set(scores["subset"]) == expected
+    assert set(scores["region"]) == set(manifest.schema.regions)
+    assert len(scores) == len(expected) * len(manifest.schema.regions)
+    assert scores["value"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_one_modality_gives_a_mask_in_the_patient_s_own_grid(manifests, run_of, name):
+    manifest = read_manifest(manifests[name])
+    subject = manifest.split(SCORED[name]).subjects[0]
+    modality = manifest.modalities[-1]
+    mask = predict(run_of(name), mask=subject.mask, **{modality: subject.images[modality]})
+    native = nib.load(subject.images[modality])
+    assert mask.shape == native.shape
+    np.testing.assert_array_equal(mask.affine, native.affine)
+    assert mask.get_data_dtype() == np.uint8
+    assert set(np.unique(mask.dataobj)) <= {0, *manifest.schema.values}
