@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mtg_lab' has no attribute {name!r}")
     module = import_module(f"mtg_lab.{_HOMES[name]}")
-    return module if name in ("missingness", "phantom") else getattr(module, name)
+    return module if name in ("gap", "missingness", "phantom") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,6 @@ page printed in grey can be read too. Nothing here touches pyplot: a figure belo
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,14 +21,14 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 OUTLINES = ("solid", "dashed", "dotted", "dashdot")
 _KNOWN = {"t1n": 0, "t1c": 3, "t2w": 4, "t2f": 2}  # fixed, so that t1c looks the same in a cohort that lacks t1n
-_AXIS_NAMES = ("sagittal", "coronal", "axial")
+_PANELS_A_ROW = 4
 
 
 def modality_style(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each modality, the same in every figure of the project."""
     free = [i for i in range(len(COLOURS)) if i not in _KNOWN.values()]
     others = iter(free * len(names))
-    return {n: (COLOURS[i], MARKERS[i]) for n in names for i in [_KNOWN.get(n) if n in _KNOWN else next(others)]}
+    return {n: (COLOURS[i], MARKERS[i]) for n in names for i in [_KNOWN[n] if n in _KNOWN else next(others)]}
 
 
 def save(figure: Figure, folder: str | Path, name: str, alt: str) -> Path:
@@ -74,17 +73,22 @@ def slice_panels(
         title: of the whole figure, a sentence.
     """
     names = names or {}
-    figure = Figure(figsize=(2.6 * len(slices), 3.2 + 0.3 * bool(title)), layout="constrained")
-    for axes, (panel, pixels) in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices.items(), strict=True):
-        axes.set_xticks([])
-        axes.set_yticks([])
+    columns = len(slices) if len(slices) <= _PANELS_A_ROW else -(-len(slices) // 2)
+    rows = -(-len(slices) // columns)
+    figure = Figure(figsize=(2.6 * columns, 3.1 * rows + 0.3 * bool(title)), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(slices) :]:
+        axes.set_axis_off()
+    for axes, (panel, pixels) in zip(grid, slices.items(), strict=False):
+        _quiet(axes)
         if pixels is None:
             axes.set_title(panel)
             axes.set_box_aspect(1)
             axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
             continue
         low, high = windows[panel]
-        axes.imshow(pixels.T, cmap="gray", vmin=low, vmax=high, origin="lower")
+        # Exactly zero is outside the brain; z-scores would show it as a middle grey.
+        axes.imshow(np.where(pixels == 0, low, pixels).T, cmap="gray", vmin=low, vmax=high, origin="lower")
         axes.set_title(f"{panel}  [{low:.3g}, {high:.3g}]", fontsize=10)
         own = marks.get(panel) if isinstance(marks, Mapping) else marks
         for number, value in enumerate(names):
@@ -367,8 +371,3 @@ def _quiet(axes: Axes) -> Axes:
     axes.set_xticks([])
     axes.set_yticks([])
     return axes
-
-
-def alt_text(words: str, **numbers: Any) -> str:
-    """Alternative text from a sentence with named numbers, rounded to two places."""
-    return words.format(**{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in numbers.items()})
