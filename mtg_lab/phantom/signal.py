@@ -2,8 +2,9 @@
 
 Relaxation times at 3 T (T1 / T2) lie between Wansapura et al. (J. Magn. Reson. Imaging 9:531, 1999: white matter
 832 / 80 ms, grey matter 1331 / 110 ms) and Stanisz et al. (Magn. Reson. Med. 54:507, 2005: 1084 / 69 and 1820 / 99 ms;
-blood 1932 / 275 ms). Tumour and oedema take the long times that relaxometry finds there (Just and Thelen, Radiology
-169:779, 1988), within that range such that z-scores agree with those of real scans.
+blood 1932 / 275 ms). Relaxometry finds longer times in tumour and oedema, with much overlap (Just and Thelen,
+Radiology 169:779, 1988, at 1.5 T); the values here, and the concentrations of contrast agent, are not measured ones but
+were chosen in that sense so that the z-scores of t1c and t2f agree with those of three real gliomas (BraTS 2015).
 """
 
 from __future__ import annotations

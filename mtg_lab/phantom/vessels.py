@@ -1,7 +1,7 @@
 """What takes up contrast in every healthy head, and is not tumour: vessels, meninges, choroid plexus.
 
-The large vessels run along fixed lines of the MNI space (rounded positions of an anatomical atlas); the small ones are
-the curves on which two random fields vanish at once, kept where CSF is.
+The large vessels run along fixed lines of the MNI space, placed by hand to a few millimetres; the small ones are the
+curves on which two random fields vanish at once, kept where CSF is.
 """
 
 from __future__ import annotations
