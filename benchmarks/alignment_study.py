@@ -1,0 +1,207 @@
+r"""Does alignment help? Baselines and students over seeds, scored on every subset, with paired intervals.
+
+    python benchmarks/alignment_study.py --preset lab --seeds 0 1 2 --split test --out out/alignment_study
+    python benchmarks/alignment_study.py --split val --seeds 0 --arms dropout --vary learning_rate=0.001,0.002,0.004
+    python benchmarks/alignment_study.py --split val --seeds 0 --arms aligned aligned_student \
+        --vary method.align_weight=0.03,0.1,0.3,1,3 method.normalise=false,true
+
+Every arm has the same network, steps and learning rate. ``dropout_long`` has as many steps as a teacher and its
+student together. Choose settings on ``val`` with ``--vary``, with as many trials for a baseline as for a student, and
+score the chosen ones once on ``test``. Runs are recipes: what is trained is not trained again, so a study that was
+stopped goes on where it was. Writes scores.csv, gaps.csv and runs.csv (one line a run: mean scores, gap, seconds)
+after every run, and at the end differences.csv (paired over subjects and seeds, 95 % intervals).
+"""
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from mtg_lab import read_manifest
+from mtg_lab.recipes import Recipe, override, suite
+
+COMPARISONS = [
+    ("student", "dropout"),
+    ("aligned_student", "dropout"),
+    ("aligned_student", "student"),
+    ("dropout_anchor", "dropout"),
+    ("aligned_dropout", "dropout_anchor"),
+    ("dropout_long", "dropout"),
+    ("student", "dropout_long"),
+    ("aligned_student", "dropout_long"),
+]
+
+Key = tuple[str, str, int]  # arm, settings in words, seed
+Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]  # scores, gaps, one line of facts
+
+
+def arms(preset: str, manifest: str, seed: int, changes: Mapping[str, object]) -> dict[str, Recipe]:
+    """The recipes that are compared, by name."""
+    base = suite(preset, manifest, seed)
+    found = {k: change(r, changes) for k, r in base.items() if k != "specialist"}
+    dropout, aligned = found["dropout"], found["aligned"]
+    found["dropout_anchor"] = override(dropout, {"backbone.fill": "anchor"})
+    found["aligned_dropout"] = override(aligned, {"backbone.fill": "anchor", "method.dropout": True})
+    found["dropout_long"] = replace(dropout, steps=2 * dropout.steps)
+    return found
+
+
+def change(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
+    """A recipe and its teacher with settings changed, each taking the method options that it has."""
+    known = {k: v for k, v in changes.items() if not k.startswith("method.") or k[7:] in recipe.method_options}
+    teacher = change(recipe.teacher, changes) if recipe.teacher else None
+    return override(replace(recipe, teacher=teacher), known)
+
+
+def points(pairs: list[str]) -> Iterator[tuple[str, dict[str, object]]]:
+    """Every point of a grid given as KEY=VALUE,VALUE: in words and as settings."""
+    grid = {k: [parse_value(v) for v in values.split(",")] for k, values in (p.split("=", 1) for p in pairs)}
+    for values in itertools.product(*grid.values()):
+        point = dict(zip(grid, values, strict=True))
+        yield " ".join(f"{k.rpartition('.')[2]}={v}" for k, v in point.items()), point
+
+
+def parse_value(text: str) -> object:
+    """A literal of the command line: number, truth value or text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def planned(options: argparse.Namespace) -> dict[Key, Recipe]:
+    """What to train, without repetition: an arm that a varied setting does not touch is there once a seed."""
+    fixed = dict(next(points(options.set))[1])
+    recipes: dict[Key, Recipe] = {}
+    seen = set()
+    for seed, (words, point) in itertools.product(options.seeds, points(options.vary)):
+        for arm, recipe in arms(options.preset, options.manifest, seed, fixed | point).items():
+            if (not options.arms or arm in options.arms) and (digest := (arm, recipe.digest())) not in seen:
+                seen.add(digest)
+                recipes[arm, words, seed] = recipe
+    trained = [*recipes.values(), *(r.teacher for r in recipes.values() if r.teacher)]
+    methods = {f"method.{k}" for r in trained for k in r.method_options}
+    if unknown := [k for k in fixed | point if k.startswith("method.") and k not in methods]:
+        raise SystemExit(f"{unknown[0]}: no chosen arm has this option; there are: {', '.join(sorted(methods))}")
+    return recipes
+
+
+def work(key: Key, recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool) -> Tables:
+    """Train (or load) one run and score it."""
+    import torch
+
+    torch.set_num_threads(threads)
+    from mtg_lab.evaluation import evaluate
+    from mtg_lab.gap import gap, latents
+    from mtg_lab.training import train
+
+    run = train(recipe, workers=workers)
+    cohort = recipe.cohort()
+    labels = dict(zip(("arm", "settings", "seed"), key, strict=True))
+    scores = evaluate(run, cohort, split)
+    line = {**labels, "run": run.digest, "steps": recipe.steps, "dice": scores["value"].mean()}
+    for column in ("region", "modalities"):
+        line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
+    gaps = pd.DataFrame(columns=["metric", "value", "low", "high"])
+    if with_gap:
+        gaps = gap(latents(run, cohort, split))
+        line |= dict(zip(gaps["metric"], gaps["value"], strict=True))
+    line |= {k: run.environment[k] for k in ("seconds", "seconds_per_step", "peak_memory_mb", "device_name")}
+    return scores.assign(**labels), gaps.assign(**labels), pd.DataFrame([line])
+
+
+def conduct(recipes: dict[Key, Recipe], options: argparse.Namespace) -> Iterator[Tables]:
+    """Tables of the runs as they end. Teachers first; a student starts when its teacher's run is whole."""
+    deadline = time.monotonic() + 60 * options.minutes
+    waiting = dict(sorted(recipes.items(), key=lambda item: item[1].teacher is not None))
+    digests = {k: r.digest() for k, r in recipes.items()}
+    ended: set[str] = set()
+    running: dict[Future[Tables], Key] = {}
+    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        while waiting or running:
+            under_way = {digests[k] for k in (*waiting, *running.values())} - ended
+            for key, recipe in list(waiting.items()):
+                teacher = recipe.teacher.digest() if recipe.teacher else None
+                if len(running) < options.jobs and time.monotonic() < deadline and teacher not in under_way:
+                    del waiting[key]
+                    arguments = (key, recipe, options.split, options.workers, options.threads, not options.skip_gap)
+                    running[pool.submit(work, *arguments)] = key
+            if not running:
+                print("left out for want of time: " + ", ".join(" ".join(map(str, k)) for k in waiting))
+                return
+            for job in wait(running, return_when=FIRST_COMPLETED).done:
+                key = running.pop(job)
+                ended.add(digests[key])
+                if error := job.exception():
+                    print(f"{' '.join(map(str, key))}: {error}", flush=True)
+                else:
+                    yield job.result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="lab")
+    parser.add_argument("--manifest", default="")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--arms", nargs="*", help="by default all")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for every arm, e.g. steps=500")
+    parser.add_argument("--vary", nargs="*", default=[], metavar="KEY=VALUE,VALUE", help="every arm at every point")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes a run")
+    parser.add_argument("--threads", type=int, default=2, help="processor threads a run")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing after so many")
+    parser.add_argument("--skip-gap", action="store_true", help="scores alone")
+    parser.add_argument("--out", type=Path, default=Path("out/alignment_study"))
+    options = parser.parse_args()
+    started = time.perf_counter()
+    recipes = planned(options)
+    read_manifest(options.manifest).materialise(min(options.jobs * options.threads, os.cpu_count() or 1))
+    options.out.mkdir(parents=True, exist_ok=True)
+    found: list[Tables] = []
+    for tables in conduct(recipes, options):
+        found.append(tables)
+        print(f"{time.perf_counter() - started:.0f} s, {len(found)}/{len(recipes)}", *tables[2].round(4).values[0])
+        for name, parts in zip(("scores", "gaps", "runs"), zip(*found, strict=True), strict=True):
+            pd.concat(parts, ignore_index=True).to_csv(options.out / f"{name}.csv", index=False)
+    if found:
+        report(found, options.out)
+    print(f"wall time {time.perf_counter() - started:.0f} s")
+
+
+def report(found: list[Tables], out: Path) -> None:
+    """Means over seeds with their spread, the gap, and paired differences."""
+    from mtg_lab.evaluation import paired_difference
+
+    runs = pd.concat([t[2] for t in found], ignore_index=True)
+    means = [c for c in runs.columns if c.startswith("dice")]
+    measured = [c for c in ("centroid_gap", "relative_gap", "effective_rank", "latent_scale") if c in runs]
+    groups = runs.groupby(["arm", "settings"], sort=False)
+    spread = pd.DataFrame({"sd": groups["dice"].std(), "seeds": groups["dice"].size()})
+    print(groups[[*means, *measured, "seconds"]].mean().join(spread).round(3).to_string())
+    tables = {(t[2]["arm"][0], t[2]["settings"][0], t[2]["seed"][0]): t[0] for t in found}
+    rows = []
+    for (ours, theirs), words in itertools.product(COMPARISONS, runs["settings"].unique()):
+        own = {w for a, w, _ in tables if a == theirs}
+        other = own.pop() if len(own) == 1 else words  # an arm that no varied setting touches stands against all points
+        seeds = [s for a, w, s in tables if (a, w) == (ours, words) and (theirs, other, s) in tables]
+        if seeds:
+            sides = [{s: tables[arm, w, s] for s in seeds} for arm, w in ((ours, words), (theirs, other))]
+            rows.append(paired_difference(*sides).assign(ours=ours, theirs=theirs, settings=words, seeds=len(seeds)))
+    if rows:
+        differences = pd.concat(rows, ignore_index=True)
+        differences.to_csv(out / "differences.csv", index=False)
+        print(differences[differences["modalities"] == "all"].round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
