@@ -144,7 +144,9 @@ def _link(path: Path, out: Path) -> str:
 
 def _card(outcome: Outcome, out: Path, folder: Path, name: str, heading: str, paragraph: str) -> str:
     links = [f'<a href="{_link(path, out)}">{word}</a>' for path, word in _files(outcome)]
-    pictures = sorted((folder / "figures").glob("*.png")) if outcome.status != "skipped" else []
+    pictures = list((folder / "figures").glob("*.png")) if outcome.status != "skipped" else []
+    # In the order of the story, which is that in which they were saved.
+    pictures.sort(key=lambda path: (path.stat().st_mtime, path.name))
     shown = [
         f'<figure><a href="{_link(path, out)}"><img src="{_link(path, out)}" alt="{escape(words)}" loading="lazy"></a>'
         f"<figcaption>{escape(words)}</figcaption></figure>"
@@ -216,7 +218,7 @@ article { border-top: 1px solid var(--line); padding: .5rem 0 1rem; }
 .done .status strong { color: var(--done); } .done .status strong::before { content: "✓ "; }
 .failed .status strong { color: var(--failed); } .failed .status strong::before { content: "✗ "; }
 .message { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
-figure { display: inline-block; vertical-align: top; margin: .5rem 1rem .5rem 0; max-width: 30rem; }
+figure { display: inline-block; vertical-align: top; margin: .5rem .5rem .5rem 0; max-width: 29rem; }
 img { max-width: 100%; background: #fff; }
 figcaption, caption { font-size: .9rem; text-align: left; }
 .wide { overflow-x: auto; }
