@@ -103,6 +103,10 @@ def evaluate(
     cohort = (manifest if isinstance(manifest, Manifest) else read_manifest(manifest)).split(split)
     if empty not in EMPTY_RULES:
         raise InputError(f"unknown rule for empty regions {empty!r}; there are: {', '.join(EMPTY_RULES)}")
+    if window is not None and window < 0:
+        raise InputError(f"window is {window}; give voxels, or 0 for the whole volume at once")
+    if not 0 <= overlap < 1:
+        raise InputError(f"overlap is {overlap}; it is a share from 0 to below 1")
     run.check_modalities(cohort.modalities, str(cohort.path))
     truth_regions = cohort.schema.region_classes
     if unknown := [r for r in truth_regions if r not in run.schema.regions]:
@@ -112,6 +116,9 @@ def evaluate(
         )
     scored = [m for m in run.modalities if m in cohort.modalities]
     wanted = vocabulary.subsets(scored) if subsets is None else [vocabulary.parse_subset(s, scored) for s in subsets]
+    wanted = list(dict.fromkeys(wanted))
+    if not wanted:
+        raise InputError(f"no subset to score; name some of {', '.join(scored)}, as in t1c+t2f, or leave them out")
     names = [vocabulary.subset_name(s, run.modalities) for s in wanted]
     cohort.materialise()
     samples = cached_dataset(cohort.subjects, run.modalities, run.recipe.preprocessing)
@@ -217,10 +224,7 @@ def paired_difference(
         groups += [((region, count), cells) for count, cells in part.groupby("modalities", sort=False)]
     for (region, count), group in groups:
         cells = group.pivot_table(index="seed", columns="subject", values="difference").to_numpy()
-        seeds = rng.integers(len(cells), size=(draws, len(cells)))
-        cases = rng.integers(cells.shape[1], size=(draws, cells.shape[1]))
-        samples = np.array([np.nanmean(cells[np.ix_(a, b)]) for a, b in zip(seeds, cases, strict=True)])
-        low, high = np.quantile(samples, [0.025, 0.975])
+        low, high = np.nanquantile(_resampled_means(cells, draws, rng), [0.025, 0.975])
         rows.append({"region": region, "modalities": count, "difference": float(np.nanmean(cells)),
                      "low": low, "high": high, "detectable": (high - low) / 2})  # fmt: skip
     return pd.DataFrame(rows)
@@ -251,6 +255,15 @@ def save_scores(table: pd.DataFrame, path: str | Path) -> Path:
         json.dumps({**table.attrs.get("protocol", {}), "versions": versions}, indent=2),
     )
     return path
+
+
+def _resampled_means(cells: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Means of ``cells`` [seeds, subjects] with both axes drawn anew, with replacement; NaN cells are left out."""
+    # How often each row and column is drawn, so that no copy of the cells is needed.
+    rows, columns = (rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in cells.shape)
+    sums = ((rows @ np.nan_to_num(cells)) * columns).sum(axis=1)
+    counts = ((rows @ np.isfinite(cells)) * columns).sum(axis=1)
+    return np.divide(sums, counts, out=np.full(draws, np.nan), where=counts > 0)
 
 
 def _cube(table: pd.DataFrame) -> pd.Series:

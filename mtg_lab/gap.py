@@ -47,7 +47,7 @@ def latents(
         Columns subject, site, tissue, voxel, modality, z0 ... z(C-1); one row a voxel and modality.
 
     Raises:
-        InputError: an unknown modality or split, or no subject with two modalities.
+        InputError: an unknown modality, split or scale, or no subject with two modalities.
     """
     cohort = (manifest if isinstance(manifest, Manifest) else read_manifest(manifest)).split(split)
     run.check_modalities(cohort.modalities, str(cohort.path))
@@ -64,7 +64,10 @@ def latents(
         if int(present.sum()) < 2:
             continue
         with precision_context(device, "auto"):
-            encoded = backbone.encode(sample["image"][None].to(device), present[None].to(device))[scale]
+            scales = backbone.encode(sample["image"][None].to(device), present[None].to(device))
+        if not 0 <= scale < len(scales):
+            raise InputError(f"scale is {scale}; the backbone {run.recipe.backbone} has {len(scales)}, the finest is 0")
+        encoded = scales[scale]
         flat = encoded[0].float().cpu().flatten(2).numpy()  # [M, C, voxels]
         # A coarser scale has fewer voxels: take the label of the voxel at the same place.
         grid = encoded.shape[-3:]
@@ -104,6 +107,9 @@ def gap(table: pd.DataFrame, draws: int = 200, seed: int = 0) -> pd.DataFrame:
 
     Returns:
         Columns metric, value, low, high (95 %; NaN where not given).
+
+    Raises:
+        InputError: fewer than two modalities, or no voxel has all of them.
     """
     z, modality, subject = _arrays(table)
     groups = [np.flatnonzero(subject == s) for s in range(subject.max() + 1)]
@@ -213,6 +219,8 @@ def complete_pairs(table: pd.DataFrame) -> pd.DataFrame:
 
 def _arrays(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     modalities = list(dict.fromkeys(table["modality"]))  # before sorting: the order of the run
+    if len(modalities) < 2:
+        raise InputError(f"these latents are of {' '.join(modalities) or 'no modality'} alone; a gap needs two")
     pairs = complete_pairs(table)
     if pairs.empty:
         raise InputError("no voxel of these latents has all modalities; choose subjects that are complete")

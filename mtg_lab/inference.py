@@ -109,9 +109,14 @@ def predict(
         uint8 image with the integers of the run's label schema, with shape and affine of the input.
 
     Raises:
-        InputError: no image, an unknown modality, grids that differ, an unreadable file.
+        InputError: no image, an unknown modality or one under two names, grids that differ, an unreadable file.
     """
-    named = {vocabulary.canonical_modality(name): _as_source(image) for name, image in images.items()}
+    named: dict[str, Path | nib.Nifti1Image] = {}
+    for name, image in images.items():
+        modality = vocabulary.canonical_modality(name)
+        if modality in named:
+            raise InputError(f"{name} and {modality} are one modality and both are given; leave one out")
+        named[modality] = _as_source(image)
     if not named:
         raise InputError(f"nothing to predict from; give at least one of {', '.join(run.modalities)}")
     run.check_modalities(tuple(named), "the patient")
