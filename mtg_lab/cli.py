@@ -223,9 +223,10 @@ def run(notebooks: tuple[str, ...], preset: str, parameters: tuple[tuple[str, st
     """Execute notebooks headless (all, or those named: 03, 03_modality_gap), with HTML and an index page."""
     from mtg_lab import notebooks as runner
 
-    folder = runner.default_folder()
+    given = [Path(n) for n in notebooks]
+    paths = given if given and all(p.is_file() for p in given) else None
     outcomes = runner.run_notebooks(
-        runner.find_notebooks(notebooks, folder), out, preset=preset,
+        paths or runner.find_notebooks(notebooks, runner.default_folder()), out, preset=preset,
         parameters=runner.parse_parameters(parameters), manifest=manifest,
     )  # fmt: skip
     _report(outcomes, out)

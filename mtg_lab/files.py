@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,14 +48,10 @@ def written_aside(target: str | Path) -> Iterator[Path]:
     target = Path(target)
     make_folder(target.parent)
     suffix = "".join(target.suffixes[-2:])  # libraries choose the format (.nii.gz) by the ending
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".aside-", suffix=suffix)
-    os.close(handle)
-    aside = Path(name)
+    aside = target.parent / f".aside-{uuid.uuid4().hex}{suffix}"
     try:
+        aside.touch(exist_ok=False)
         yield aside
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)  # mkstemp makes files that nobody else may read
         os.replace(aside, target)
     except OSError as error:
         raise InputError(

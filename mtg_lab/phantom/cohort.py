@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from .atlas import Array, Atlas, Grid, Person, load_atlas
@@ -284,11 +283,7 @@ def materialise(
         for row in show(missing, total=len(missing), desc="phantom"):
             task(row)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(task, dict(row)) for row in missing]
-        try:
-            for job in show(as_completed(jobs), total=len(jobs), desc="phantom"):
-                job.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    # joblib's processes do not import the caller's main module: a script needs no main guard, a notebook none either.
+    jobs = Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(task)(dict(row)) for row in missing)
+    for _ in show(jobs, total=len(missing), desc="phantom"):
+        pass
