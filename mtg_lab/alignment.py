@@ -53,15 +53,16 @@ def mse_alignment(latents: Tensor, anchor: Tensor, present: Tensor) -> Tensor:
 def normalise_channels(latents: Tensor, present: Tensor) -> Tensor:
     """Each channel of the batch to mean 0 and variance 1 over present modalities, samples and space.
 
-    One mean and one variance for all modalities together, both without gradient: offsets between modalities stay
-    visible to the loss, but shrinking every latent does not lower it. So alignment cannot be met by shrinking alone.
+    One mean and one variance for all modalities together, so that offsets between modalities stay visible to the loss.
+    The gradient flows through both: the loss is then constant along a common scale and its gradient has no component
+    that shrinks the latents. With statistics held fixed it would have one, and since the loss is renormalised at the
+    next step, shrinking would go on without end and without closing the gap.
     """
     z = mask_latents(latents.float(), present)
     axes = [0, 1, *range(3, z.ndim)]
     count = present.sum() * z[0, 0, 0].numel()
-    with torch.no_grad():
-        mean = z.sum(dim=axes, keepdim=True) / count
-        variance = mask_latents((z - mean).square(), present).sum(dim=axes, keepdim=True) / count
+    mean = z.sum(dim=axes, keepdim=True) / count
+    variance = mask_latents((z - mean).square(), present).sum(dim=axes, keepdim=True) / count
     return (z - mean) / (variance + 1e-5).sqrt()
 
 

@@ -101,6 +101,13 @@ def test_shrinking_does_not_help_against_the_normalised_form(seed, scale):
     torch.testing.assert_close(forms[0], forms[1], rtol=1e-3, atol=1e-5)
 
 
+def test_the_normalised_form_never_pulls_towards_a_smaller_scale():
+    z = latents().requires_grad_()
+    align([z], mixture_of([0.5, -1.0, 0.0, 2.0]), everything(z), normalise=True).backward()
+    along_scale = (z.grad * (z - z.mean(dim=(0, 1, 3, 4, 5), keepdim=True))).sum()
+    assert abs(float(along_scale)) < 1e-4 * float(z.grad.norm() * z.norm())
+
+
 def test_normalised_channels_have_mean_0_and_variance_1_over_what_is_there():
     z, present = 7 * latents() + 3, torch.tensor([[True, True, False, True], [True, False, False, True]])
     there = normalise_channels(z, present)[present]  # [5, C, d, h, w]

@@ -199,10 +199,10 @@ def test_an_unknown_preset_is_told_which_there_are():
 
 def test_the_suite_shares_its_teachers(cohort):
     runs = suite("smoke", str(cohort), seed=2, align_weight=0.5)
-    assert list(runs) == ["complete", "aligned", "dropout", "student", "aligned_student", "specialist"]
+    assert list(runs) == ["complete", "aligned", "published", "dropout", "student", "aligned_student", "specialist"]
     assert runs["student"].teacher == runs["complete"]
     assert runs["aligned_student"].teacher == runs["specialist"].teacher == runs["aligned"]
     assert runs["aligned"].method_options["align_weight"] == 0.5
     assert runs["specialist"].method_options["subset"] == "t1n+t2w"
     assert {r.seed for r in runs.values()} == {2}
-    assert len({r.digest() for r in runs.values()}) == 6
+    assert len({r.digest() for r in runs.values()}) == 7
