@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -187,18 +188,18 @@ def cached_dataset(
         if subject.label is None:
             raise InputError(f"subject {subject.name} has no label; training and scoring need one")
 
-    def key(item: Mapping[str, Any]) -> bytes:
-        subject: Subject = item["subject"]
-        text = json.dumps(
-            [_CACHE_VERSION, subject_fingerprint(subject), subject.schema, list(modalities), sorted(subject.images),
-             asdict(settings)]
-        )  # fmt: skip
-        return hashlib.sha256(text.encode()).hexdigest()[:32].encode()
-
     folder = make_folder(cache_folder("preprocessed"))
     transform = preprocessing_transform(modalities, settings, labelled=True)
+    key = partial(_cache_key, modalities=tuple(modalities), settings=settings)
     cached = _Cache([{"subject": s} for s in subjects], transform, folder, hash_func=key)
     return cast(Sequence[dict[str, torch.Tensor]], cached)
+
+
+def _cache_key(item: Mapping[str, Any], modalities: Sequence[str], settings: Preprocessing) -> bytes:
+    """At the top of the module, as workers that are spawned have to unpickle it."""
+    subject: Subject = item["subject"]
+    facts = [_CACHE_VERSION, subject_fingerprint(subject), subject.schema, list(modalities), sorted(subject.images)]
+    return hashlib.sha256(json.dumps([*facts, asdict(settings)]).encode()).hexdigest()[:32].encode()
 
 
 class _Cache(PersistentDataset):

@@ -6,6 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from platformdirs import user_cache_dir
@@ -82,8 +83,12 @@ def content_fingerprint(path: str | Path) -> str:
     fingerprinted without being read; other files are hashed whole, and so are those in blocks (bgzip), whose last
     block is empty.
     """
-    path = Path(path)
-    size = path.stat().st_size
+    state = Path(path).stat()
+    return _fingerprint(Path(path), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)  # asked at every access to a cached sample
+def _fingerprint(path: Path, size: int, _modified_ns: int) -> str:
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as stream:
         if path.suffix == ".gz" and size >= _GZIP_SMALLEST:

@@ -19,7 +19,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -164,8 +164,11 @@ class _Training:
             for step in range(self.step, recipe.steps)
         ]
         loader = DataLoader(stream, batch_sampler=numbers, num_workers=self.workers)
-        for batch in loader:
-            yield {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+        try:
+            for batch in loader:
+                yield {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+        except InputError as fault:  # from a worker it comes wrapped in the worker's traceback, its own line last
+            raise InputError(str(fault).strip().splitlines()[-1].removeprefix("mtg_lab.errors.InputError: ")) from None
 
     def _state(self) -> dict[str, Tensor]:
         tensors = {f"method.{k}": v for k, v in self.method.state_dict().items() if not k.startswith("teacher.")}
@@ -179,7 +182,7 @@ class _Training:
             return
         facts = {"step": str(self.step), "history": json.dumps(self._numbers())}
         with written_aside(self.folder / CHECKPOINT) as aside:
-            save_file(self._state(), aside, metadata=facts)
+            aside.write_bytes(save(self._state(), metadata=facts))  # save_file hides what the disk says
 
     def _numbers(self) -> list[dict[str, float]]:
         """The history as plain numbers; tensors are read once, not at every checkpoint anew."""
@@ -226,7 +229,7 @@ class _Training:
         }
         write_text(self.folder / "environment.json", json.dumps(environment, indent=2))
         with written_aside(self.folder / "weights.safetensors") as aside:  # last: it says that the run is whole
-            save_file(weights, aside)
+            aside.write_bytes(save(weights))
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         self._log(f"done: {self.step} steps, {seconds:.0f} s")
 

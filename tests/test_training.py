@@ -460,3 +460,13 @@ def test_two_processes_train_what_one_would(tiny_recipe, tmp_path, monkeypatch):
     exact = ["loss", "segmentation", "logit_distillation"]
     pd.testing.assert_frame_equal(together.history[exact], alone.history[exact], rtol=1e-3)
     assert (tmp_path / "cache" / "runs" / teacher.digest() / "weights.safetensors").is_file()
+
+
+def test_what_a_loader_process_refuses_is_told_in_its_own_line(tiny_recipe, tmp_path, monkeypatch):
+    def refuse(self, number):
+        raise InputError("subject P1: t1c is damaged; copy it again")
+
+    monkeypatch.setattr(training.CropStream, "__getitem__", refuse)
+    with pytest.raises(InputError) as told:
+        training.train(tiny_recipe(), tmp_path / "run", workers=1)
+    assert str(told.value) == "subject P1: t1c is damaged; copy it again"

@@ -38,11 +38,12 @@ def test_without_weight_the_aligned_teacher_is_the_complete_one():
     assert total(AlignedTeacher(network(), align_weight=0.0), batch) == total(Complete(network()), batch)
 
 
-def test_the_total_is_segmentation_plus_weight_times_distance_to_p_mix():
-    batch, method = random_batch(), AlignedTeacher(network(), align_weight=0.7)
+@pytest.mark.parametrize("normalise", [False, True])
+def test_the_total_is_segmentation_plus_weight_times_distance_to_p_mix(normalise):
+    batch, method = random_batch(), AlignedTeacher(network(), align_weight=0.7, normalise=normalise)
     losses = method(batch)
     latents = method.backbone.encode(batch["image"], batch["present"])
-    distance = align(latents, method.backbone.mixture, batch["present"])
+    distance = align(latents, method.backbone.mixture, batch["present"], normalise=normalise)
     torch.testing.assert_close(losses.parts["alignment"], distance.detach())
     torch.testing.assert_close(losses.total, losses.parts["segmentation"] + 0.7 * distance)
 
@@ -55,9 +56,8 @@ def test_alignment_trains_the_weights_of_the_mixture_unless_they_are_uniform():
     assert uniform.backbone.mixture.theta.grad is None
 
 
-def test_strong_alignment_closes_the_gap_and_shrinks_the_latents():
-    """Mode collapse, the failure that the authors name: the loss looks perfect while the latents vanish."""
-    method, batch = AlignedTeacher(network(), align_weight=100.0), random_batch()
+def strongly_aligned(normalise):
+    method, batch = AlignedTeacher(network(), align_weight=100.0, normalise=normalise), random_batch()
     optimizer = torch.optim.AdamW(method.parameters(), lr=3e-2, weight_decay=0)
     history = []
     for _ in range(40):
@@ -66,8 +66,20 @@ def test_strong_alignment_closes_the_gap_and_shrinks_the_latents():
         losses.total.backward()
         optimizer.step()
         history.append(losses.parts)
-    assert history[-1]["alignment"] < 0.05 * history[0]["alignment"]
-    assert history[-1]["latent_scale"] < 0.5 * history[0]["latent_scale"]
+    return history[0], history[-1]
+
+
+def test_the_published_form_can_be_met_by_shrinking():
+    """Mode collapse, the failure that the authors name: the loss looks perfect while the latents vanish."""
+    first, last = strongly_aligned(normalise=False)
+    assert last["alignment"] < 0.05 * first["alignment"]
+    assert last["latent_scale"] < 0.5 * first["latent_scale"]
+
+
+def test_the_normalised_form_closes_the_gap_without_shrinking():
+    first, last = strongly_aligned(normalise=True)
+    assert last["relative_gap"] < 0.5 * first["relative_gap"]
+    assert last["latent_scale"] > 0.8 * first["latent_scale"]
 
 
 def test_with_dropout_the_teacher_decodes_a_drawn_subset():
