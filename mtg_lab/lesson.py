@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,9 +49,11 @@ class Lesson:
             table.to_csv(aside)
 
     def results(self, numbers: Mapping[str, Any]) -> None:
-        """Write ``metrics.json``: flat names with their units, such as ``teacher_seconds``."""
+        """Write ``metrics.json``: flat names with their units, such as ``teacher_seconds``; null is no number."""
         plain = {k: v.item() if hasattr(v, "item") else v for k, v in numbers.items()}
-        path = write_text(self.folder / "metrics.json", json.dumps(plain, indent=2, allow_nan=True))
+        # JSON knows neither NaN nor infinity.
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
+        path = write_text(self.folder / "metrics.json", json.dumps(plain, indent=2, allow_nan=False))
         print(f"{len(plain)} numbers in {path.name}, pictures in figures/")
 
 

@@ -1,0 +1,115 @@
+"""What every notebook does the same way: a folder, pictures with words, numbers that any program can read."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mtg_lab import __version__, lesson
+from mtg_lab.errors import InputError
+from mtg_lab.lesson import Lesson, begin, check, most_telling
+
+
+@pytest.fixture
+def page(tmp_path):
+    return begin("03_modality_gap", "smoke", str(tmp_path / "out" / "03"))
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """What a notebook would show, as HTML."""
+    shown = []
+    monkeypatch.setattr(lesson, "display", lambda page: shown.append(page.data))
+    return shown
+
+
+def a_line():
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().plot([0, 1])
+    return figure
+
+
+def test_begin_makes_the_folder_and_says_what_it_runs_on(tmp_path, capsys):
+    page = begin("03_modality_gap", "smoke", str(tmp_path / "out" / "03"))
+    assert page == Lesson("03_modality_gap", tmp_path / "out" / "03")
+    assert page.folder.is_dir()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"mtg_lab {__version__}, torch {torch.__version__}, Python 3.")
+    assert re.search(r"device (cpu|cuda), preset smoke$", line)
+
+
+def test_without_a_folder_results_go_into_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTG_LAB_CACHE", str(tmp_path))
+    folders = {begin(name, preset).folder for name in ("00_a", "01_b") for preset in ("smoke", "lab")}
+    assert len(folders) == 4, "no notebook overwrites another's results, no preset those of another"
+    assert all(folder.is_dir() and folder.is_relative_to(tmp_path) for folder in folders)
+
+
+def test_a_folder_that_is_a_file_is_told(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="cannot write to the folder"):
+        begin("00_a", "smoke", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_show_saves_the_picture_with_its_words_and_displays_both(page, displayed):
+    words = 'Dice "falls" & <rises> with σ, from left to right.'
+    page.show(a_line(), "a_line", words)
+    with Image.open(page.folder / "figures" / "a_line.png") as picture:
+        assert picture.text["Description"] == words
+        assert picture.size == (300, 150), "150 dpi"
+    (html,) = displayed
+    escaped = "Dice &quot;falls&quot; &amp; &lt;rises&gt; with σ, from left to right."
+    assert f'alt="{escaped}"' in html
+    assert f">{escaped}</figcaption>" in html
+    (source,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    with Image.open(io.BytesIO(base64.b64decode(source))) as picture:
+        assert picture.size == (220, 110)
+    assert sorted(p.name for p in page.folder.rglob("*")) == ["a_line.png", "figures"], "nothing is left aside"
+
+
+def test_tables_keep_their_index(page):
+    table = pd.DataFrame({"WT": [0.25, 0.5]}, index=pd.Index(["t1c", "t1c+t2f"], name="subset"))
+    page.table(table, "dice_table")
+    pd.testing.assert_frame_equal(pd.read_csv(page.folder / "dice_table.csv", index_col="subset"), table)
+
+
+def test_results_are_json_for_every_reader(page, capsys):
+    """NaN is no JSON: browsers and jq refuse a whole file for one of them."""
+    page.results({
+        "steps": np.int64(4), "dice_mean": np.float32(0.5), "gap": torch.tensor(2.0), "won": np.bool_(True),
+        "preset": "smoke", "accuracy": float("nan"), "ratio": np.inf, "rank": None,
+    })  # fmt: skip
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    found = json.loads((page.folder / "metrics.json").read_text(), parse_constant=refuse)
+    assert found == {"steps": 4, "dice_mean": 0.5, "gap": 2.0, "won": True, "preset": "smoke", "accuracy": None,
+                     "ratio": None, "rank": None}  # fmt: skip
+    assert "8 numbers in metrics.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("right", "told"), [(True, "Right. Oedema is bright in t2f."), (False, "Not yet. Look at t2f.")]
+)
+def test_an_exercise_is_praised_or_helped(capsys, right, told):
+    check(right, "Oedema is bright in t2f.", "Look at t2f.")
+    assert capsys.readouterr().out == told + "\n"
+
+
+def test_the_most_telling_sample_has_most_labels_then_the_largest_lesion():
+    def sample(*counts):
+        return {"label": torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).reshape(1, 1, -1)}
+
+    many, few, larger = sample(20, 1, 1, 1), sample(3, 20), sample(19, 1, 2, 1)
+    assert most_telling([few, many]) == 1
+    assert most_telling([larger, many, few]) == 0
+    assert most_telling([sample(5)]) == 0, "a patient without a lesion can be shown as well"
