@@ -20,15 +20,23 @@ from mtg_lab.files import written_aside
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 OUTLINES = ("solid", "dashed", "dotted", "dashdot")
-_KNOWN = {"t1n": 0, "t1c": 3, "t2w": 4, "t2f": 2}  # fixed, so that t1c looks the same in a cohort that lacks t1n
+# Fixed, so that t1c looks the same in a cohort that lacks t1n.
+_KNOWN = {"t1n": 0, "t1c": 3, "t2w": 4, "t2f": 2, "dwi": 1, "adc": 5}
+_OTHERS = (1, 5, 7, 6, 0, 2, 3, 4)  # what other names take, as far as it is free
 _PANELS_A_ROW = 4
 
 
 def modality_style(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each modality, the same in every figure of the project."""
-    free = [i for i in range(len(COLOURS)) if i not in _KNOWN.values()]
-    others = iter(free * len(names))
-    return {n: (COLOURS[i], MARKERS[i]) for n in names for i in [_KNOWN[n] if n in _KNOWN else next(others)]}
+    """Colour and marker of each modality, the same in every figure of the project.
+
+    Modalities of our vocabulary look the same in every cohort; others as long as the cohort's modalities are the same,
+    in whatever order they come.
+    """
+    taken = {_KNOWN[n] for n in names if n in _KNOWN}
+    free = [i for i in _OTHERS if i not in taken] or _OTHERS
+    others = sorted(set(names) - set(_KNOWN))
+    places = _KNOWN | {n: free[i % len(free)] for i, n in enumerate(others)}
+    return {n: (COLOURS[places[n]], MARKERS[places[n]]) for n in names}
 
 
 def save(figure: Figure, folder: str | Path, name: str, alt: str) -> Path:
@@ -40,9 +48,10 @@ def save(figure: Figure, folder: str | Path, name: str, alt: str) -> Path:
 
 
 def fullest_slice(label: np.ndarray, axis: int = 2) -> int:
-    """Index of the slice that shows most of the label; label [D, H, W]."""
+    """Index of the slice that shows most of the label, the middle one of an empty label; label [D, H, W]."""
     others = tuple(other for other in range(3) if other != axis)
-    return int(np.argmax((label > 0).sum(axis=others)))
+    areas = (label > 0).sum(axis=others)
+    return int(np.argmax(areas)) if areas.any() else label.shape[axis] // 2
 
 
 def intensity_window(volume: np.ndarray) -> tuple[float, float]:
@@ -196,12 +205,13 @@ def embedding(
         axes.set(xticks=[], yticks=[], title=panel)
         axes.spines[:].set_color("#cccccc")
     handles, labels = axes_row[0].get_legend_handles_labels()
-    for handle in handles:
-        handle.set_alpha(1)
     if len(labels) <= 12:
-        figure.legend(
+        legend = figure.legend(
             handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, markerscale=2.5
         )
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
     figure.suptitle(title or f"Latents, coloured by {colour_by}", fontsize=12)
     return figure
 
@@ -219,7 +229,7 @@ def gap_dots(table: pd.DataFrame, title: str = "") -> Figure:
             axes.plot(row["value"], place, MARKERS[place % len(MARKERS)], color=colour, ms=7)
             axes.annotate(f"{row['value']:.2f}", (row["value"], place), (0, 7), textcoords="offset points", ha="center")
         axes.set(
-            yticks=range(len(runs)), yticklabels=runs, title=metric.replace("_", " "), ylim=(-0.6, len(runs) - 0.2)
+            yticks=range(len(runs)), yticklabels=runs, title=metric.replace("_", " "), ylim=(len(runs) - 0.4, -0.8)
         )
         axes.set_xlim(left=0)
         axes.spines[["top", "right"]].set_visible(False)
@@ -261,26 +271,30 @@ def missingness_lines(scores: Mapping[str, pd.DataFrame], title: str = "", draws
     Bands are 95 % bootstrap intervals over subjects.
     """
     regions = list(dict.fromkeys(next(iter(scores.values()))["region"]))
+    most = max(int(table["modalities"].max()) for table in scores.values())
     figure = Figure(figsize=(3.4 * len(regions), 3.5), layout="constrained")
     row = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
     for axes, region in zip(row, regions, strict=True):
         for number, (run, table) in enumerate(scores.items()):
             part = table[table["region"] == region]
             cells = part.pivot_table(index="subject", columns="modalities", values="value", aggfunc="mean")
+            if cells.empty:  # every reference lacks the region, and such are left out
+                continue
             values, rng = cells.to_numpy(), np.random.default_rng(0)
             means = np.stack([
                 np.nanmean(values[rng.integers(len(values), size=len(values))], axis=0) for _ in range(draws)
             ])  # fmt: skip
-            missing = cells.columns.max() - cells.columns.to_numpy()
+            missing = most - cells.columns.to_numpy()
             colour = COLOURS[(4, 3, 2, 0, 5, 7)[number % 6]]
             axes.fill_between(missing, *np.nanquantile(means, [0.025, 0.975], axis=0), color=colour, alpha=0.12, lw=0)
-            axes.plot(missing, np.nanmean(values, axis=0), color=colour, marker=MARKERS[number], label=run,
+            axes.plot(missing, np.nanmean(values, axis=0), color=colour, label=run, marker=MARKERS[number % 8],
                       ls=OUTLINES[number % 4])  # fmt: skip
-        axes.set(title=region, xlabel="missing sequences", xticks=range(cells.shape[1]), ylim=(0, 1))
+        axes.set(title=region, xlabel="missing sequences", xticks=range(most), ylim=(0, 1))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e5e5e5")
     row[0].set_ylabel("mean Dice")
-    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    named = {label: handle for axes in row for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(title or "Dice falls as sequences go missing (bands: 95 % over subjects)", fontsize=12)
     return figure
 
@@ -296,7 +310,7 @@ def forest(differences: pd.DataFrame, title: str = "") -> Figure:
         axes.plot(middle, place, "o", color=COLOURS[4] if clear else "#888888", mfc=None if clear else "white")
     axes.axvline(0, color="black", lw=1)
     axes.set(yticks=range(len(differences)), yticklabels=differences["name"], xlabel="difference in Dice")
-    axes.invert_yaxis()
+    axes.set_ylim(len(differences) - 0.4, -0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title or "Filled where the interval excludes zero", fontsize=11)
     return figure
@@ -311,7 +325,8 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], column: str = "segmen
             smooth = history[column].rolling(max(1, len(history) // 40), min_periods=1).mean()
             axes.plot(smooth.index, smooth, color=COLOURS[number % 8], ls=OUTLINES[number % 4], label=run)
     axes.set(xlabel="step", ylabel=column.replace("_", " "))
-    axes.legend(frameon=False, fontsize=9)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title or f"{column.replace('_', ' ').capitalize()} during training", fontsize=11)
     return figure
@@ -350,7 +365,7 @@ def gaussian_anchors(
     right.barh(places, costs["price"], left=costs["js"], color=COLOURS[0], hatch="//", label="price of the anchor")
     right.set(yticks=places, yticklabels=costs["anchor"], xlabel="nats", title="The mixture is the cheapest anchor")
     right.invert_yaxis()
-    right.legend(frameon=False, fontsize=9, loc="lower right")
+    right.legend(frameon=False, fontsize=9, loc="upper right")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
