@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the input is at fault (one line on standard error), 2 wron
 are imported inside the commands, so that ``--help`` answers at once.
 """
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except InputError as fault:
-            click.echo(f"mtg-lab: {fault}", err=True)
+            click.echo("mtg-lab: " + " ".join(str(fault).splitlines()), err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("mtg-lab: interrupted; the same command goes on from here", err=True)
@@ -44,7 +45,7 @@ _PRESET = click.option("--preset", type=click.Choice(["smoke", "lab", "paper"]),
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the cohort and its data_manifest.csv")
 @click.option("--default", "default", is_flag=True, help="synthesise the committed cohort into the cache instead")
 @click.option("--subjects", default=60, type=click.IntRange(1))
-@click.option("--seed", default=0, type=click.IntRange(0))
+@click.option("--seed", default=0)
 @click.option("--spacing", default=2.0, metavar="MM", help="voxel size in mm")
 @click.option("--workers", default=None, type=click.IntRange(1), help="processes; by default one a core")
 def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: float, workers: int | None) -> None:
@@ -52,6 +53,7 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
     from mtg_lab import phantom as generator
     from mtg_lab.files import make_folder
     from mtg_lab.manifest import read_manifest, write_manifest
+    from mtg_lab.progress import progress
 
     if default == (out is not None):
         raise click.UsageError("give either --out DIR or --default")
@@ -63,11 +65,12 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
         rows = generator.cohort_rows(subjects, seed, spacing)
     except ValueError as fault:
         raise InputError(str(fault)) from fault
-    manifest = write_manifest(rows, generator.MODALITIES, make_folder(out) / "data_manifest.csv")
-    from mtg_lab.progress import progress
-
-    generator.materialise(rows, out, spacing, workers=workers, progress=progress)
-    click.echo(str(manifest))
+    make_folder(out)
+    try:
+        generator.materialise(rows, out, spacing, workers=workers, progress=progress)
+    except OSError as fault:
+        raise InputError(f"cannot write the phantom to {out} ({fault.strerror or fault}); free space") from fault
+    click.echo(str(write_manifest(rows, generator.MODALITIES, out / "data_manifest.csv")))
 
 
 @main.command()
@@ -128,7 +131,7 @@ def train(manifest: str, method: str, backbone: str, preset: str, teacher: str, 
     from mtg_lab import training
     from mtg_lab.notebook_parameters import literal
 
-    options: dict[str, Any] = {"teacher": training.load_run(teacher).recipe} if teacher else {}
+    options: dict[str, Any] = {"teacher": _kept(training.load_run(teacher)).recipe} if teacher else {}
     settings = {name: literal(text) for name, text in _pairs(changes, "--set").items()}
     recipe = training.preset(preset, method, manifest, seed, backbone=backbone, **options)
     run = training.train(training.override(recipe, settings), out, workers=workers)
@@ -157,7 +160,8 @@ def evaluate(run: Path, manifest: str, split: str, subsets: tuple[str, ...], win
     evaluation.save_scores(table, out)
     means = table.pivot_table(index="subset", columns="region", values="value", sort=False)
     if as_json:
-        click.echo(json.dumps({"protocol": table.attrs["protocol"], "mean": means.to_dict("index")}, indent=2))
+        plain = json.loads(means.to_json(orient="index"))  # a mean that does not exist is null, JSON knows no NaN
+        click.echo(json.dumps({"protocol": table.attrs["protocol"], "mean": plain}, indent=2))
     else:
         click.echo(means.round(3).to_string())
         click.echo(str(evaluation.Protocol(**table.attrs["protocol"])))
@@ -198,15 +202,20 @@ def predict(ctx: click.Context, run: Path, mask: str, out: Path) -> None:
     from mtg_lab.files import written_aside
     from mtg_lab.inference import predict as segment
     from mtg_lab.runs import load_run
+    from mtg_lab.vocabulary import canonical_modality
 
-    if len(ctx.args) % 2 or not all(name.startswith("--") for name in ctx.args[::2]):
+    words = [part for word in ctx.args for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    if len(words) % 2 or not all(name.startswith("--") for name in words[::2]):
         raise click.UsageError("give each sequence as --NAME FILE, for example --t1c a.nii.gz")
-    images: dict[str, Any] = {
-        name.removeprefix("--"): value for name, value in zip(ctx.args[::2], ctx.args[1::2], strict=True)
-    }
+    names = [name.removeprefix("--") for name in words[::2]]
+    images: dict[str, Any] = dict(zip(names, words[1::2], strict=True))
+    if len(images) < len(names):
+        raise click.UsageError("a sequence is given twice; keep one file of each")
+    trained = load_run(run)
+    trained.check_modalities(tuple(map(canonical_modality, names)), "the patient")
     if not out.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"--out {out} must end in .nii or .nii.gz")
-    predicted = segment(load_run(run), mask=mask or None, **images)
+    predicted = segment(trained, mask=mask or None, **images)
     with written_aside(out) as aside:
         nib.save(predicted, aside)
     click.echo(str(out))
@@ -246,9 +255,7 @@ def sweep(sweep_file: Path, scheduler: str, out: Path) -> None:
     notebook, grid, preset, manifest = runner.read_sweep(sweep_file, runner.default_folder())
     executor = None
     if scheduler:
-        from distributed import Client
-
-        executor = Client(scheduler).get_executor()
+        executor = _cluster(scheduler)
     outcomes = runner.run_grid(notebook, grid, out, executor, preset=preset, manifest=manifest)
     _report(outcomes, out)
 
@@ -266,7 +273,49 @@ def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
             raise click.UsageError(f"{option} {text}: write it as NAME=VALUE")
-    return dict(text.split("=", 1) for text in texts)
+    pairs = [text.split("=", 1) for text in texts]
+    for name, _ in pairs:
+        if [n for n, _ in pairs].count(name) > 1:
+            raise InputError(f"{option} {name}: given twice; keep one of them")
+    return dict(pairs)
+
+
+def _kept(run: Any) -> Any:
+    """``run``, with a copy of its folder where training looks for teachers: by its hash, in the cache."""
+    import shutil
+    import tempfile
+
+    from mtg_lab.files import cache_folder, make_folder
+
+    place = cache_folder("runs", run.digest)
+    if run.recipe.digest() != run.digest:
+        raise InputError(
+            f"the run {run.folder} was trained on other data or by another version; train the teacher again"
+        )
+    if not (place / "weights.safetensors").is_file():
+        with tempfile.TemporaryDirectory(dir=make_folder(place.parent), prefix=".aside-") as aside:
+            try:
+                copy = shutil.copytree(run.folder, Path(aside) / place.name)
+            except OSError as fault:
+                raise InputError(
+                    f"cannot copy the teacher {run.folder} to {place}; mend the rights or free space"
+                ) from fault
+            with contextlib.suppress(OSError):  # another process was faster, or an interrupted training lies there
+                copy.rename(place)
+    return run
+
+
+def _cluster(address: str) -> Any:
+    """An executor of a running Dask cluster."""
+    try:
+        from distributed import Client
+
+        return Client(address).get_executor()
+    except ImportError as fault:
+        raise InputError("--scheduler needs Dask: pip install 'mtg-lab[cluster]'") from fault
+    except (OSError, ValueError) as fault:
+        raise InputError(f"--scheduler {address}: no cluster answers there ({fault}); start one or mend the address"
+                         ) from fault  # fmt: skip
 
 
 def _root(subject: Any) -> Path:
