@@ -65,6 +65,13 @@ class Recipe:
         for name in ("steps", "batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; it must be 0 or more")
+        if self.sampling.crop_voxels < 4 or not self.preprocessing.spacing_mm > 0:
+            raise InputError(
+                f"crops of {self.sampling.crop_voxels} voxels of {self.preprocessing.spacing_mm} mm; give at least 4 "
+                "voxels (sampling.crop_voxels) and a spacing above 0 (preprocessing.spacing_mm)"
+            )
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate is {self.learning_rate}; it must be above 0")
         for name in ("weight_decay", "warmup", "averaging"):

@@ -66,7 +66,14 @@ def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0,
             processes.wait_for_everyone()  # the lock is held now; nobody else ends this run
             if not _is_trained(target):
                 teacher = train(recipe.teacher, workers=workers) if recipe.teacher else None
-                _Training(recipe, digest, target, teacher, workers).run(checkpoint_steps)
+                fresh = not (target / "recipe.json").is_file()
+                try:
+                    _Training(recipe, digest, target, teacher, workers).run(checkpoint_steps)
+                except InputError:
+                    if fresh and processes.is_main_process and not (target / CHECKPOINT).is_file():
+                        for name in ("recipe.json", "log.txt"):  # a cohort that was refused is no interrupted run
+                            (target / name).unlink(missing_ok=True)
+                    raise
             processes.wait_for_everyone()
     return load_run(target)
 
