@@ -14,7 +14,7 @@ from contextlib import nullcontext
 import pandas as pd
 import torch
 
-from mtg_lab.inference import default_device
+from mtg_lab.hardware import default_device
 from mtg_lab.methods import AlignedTeacher, Complete, Method, Student
 from mtg_lab.recipes import suite
 

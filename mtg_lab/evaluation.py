@@ -18,11 +18,11 @@ from mtg_lab import vocabulary
 from mtg_lab.data import cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.files import write_text, written_aside
-from mtg_lab.inference import choose_window, default_device, subset_classes
+from mtg_lab.hardware import default_device, use_bf16
+from mtg_lab.inference import choose_window, subset_classes
 from mtg_lab.manifest import Manifest, read_manifest
 from mtg_lab.progress import progress
 from mtg_lab.runs import Run
-from mtg_lab.training import use_bf16
 
 EMPTY_RULES = ("one", "nan")
 

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mtg_lab.data import cached_dataset
 from mtg_lab.errors import InputError
-from mtg_lab.inference import default_device, precision_context
+from mtg_lab.hardware import default_device, precision_context
 from mtg_lab.manifest import Manifest, read_manifest
 from mtg_lab.progress import progress
 from mtg_lab.runs import Run

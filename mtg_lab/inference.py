@@ -1,7 +1,6 @@
 """Encode once, decode many: logits of several subsets from one encoding, and a mask in a patient's own grid."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import nibabel as nib
@@ -17,19 +16,9 @@ from mtg_lab.backbones import ModalityBackbone
 from mtg_lab.data import preprocessing_transform
 from mtg_lab.doctor import load_image
 from mtg_lab.errors import InputError
+from mtg_lab.hardware import default_device, precision_context
 from mtg_lab.manifest import Subject
 from mtg_lab.runs import Run
-from mtg_lab.training import use_bf16
-
-
-def default_device() -> torch.device:
-    """A GPU when there is one, else the processor."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def precision_context(device: torch.device, precision: str) -> AbstractContextManager:
-    """Autocast to bf16 where ``precision`` asks for it (``auto``: where the hardware multiplies it)."""
-    return torch.autocast(device.type, torch.bfloat16) if use_bf16(precision) else nullcontext()
 
 
 @torch.inference_mode()

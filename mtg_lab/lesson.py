@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from mtg_lab import __version__
 from mtg_lab.figures import save
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
-from mtg_lab.inference import default_device
+from mtg_lab.hardware import default_device
 
 
 @dataclass(frozen=True)

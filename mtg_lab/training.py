@@ -29,6 +29,7 @@ from mtg_lab.backbones import ModalityBackbone
 from mtg_lab.data import CropStream, cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
+from mtg_lab.hardware import use_bf16
 from mtg_lab.manifest import Manifest
 from mtg_lab.progress import progress
 from mtg_lab.recipes import Recipe, override, preset, suite
@@ -261,19 +262,6 @@ def rate_factor(step: int, steps: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
-
-
-def use_bf16(precision: str) -> bool:
-    """Whether to multiply in bf16: as told, or for ``auto`` where the processor does so in hardware."""
-    if precision != "auto":
-        return precision == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _processes() -> PartialState:

@@ -24,7 +24,7 @@ from mtg_lab.gap import (
     neighbourhood_kept,
     relative_gap,
 )
-from mtg_lab.inference import precision_context
+from mtg_lab.hardware import precision_context
 from mtg_lab.manifest import read_manifest
 from mtg_lab.runs import Run
 from mtg_lab.training import train

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 
 from mtg_lab import training
 from mtg_lab.errors import InputError
+from mtg_lab.hardware import use_bf16
 from mtg_lab.methods import contract
 from mtg_lab.runs import load_run
-from mtg_lab.training import rate_factor, train, use_bf16
+from mtg_lab.training import rate_factor, train
 
 RUN_FILES = {"recipe.json", "weights.safetensors", "history.csv", "log.txt", "environment.json"}
 
