@@ -380,6 +380,8 @@ def test_an_interrupt_keeps_what_is_done_and_writes_the_index(tmp_path):
     write(tmp_path, "01_long", "print('so far', flush=True)", "import time; time.sleep(60)")
     write(tmp_path, "02_never", "print('never')")
     code = (
+        # whoever was started in the background inherits that SIGINT is ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys; from pathlib import Path; from mtg_lab.notebooks import *\n"
         "try: run_notebooks(find_notebooks([], Path(sys.argv[1])), Path(sys.argv[2]), preset='smoke')\n"
         "except KeyboardInterrupt: print('interrupted')"
