@@ -116,10 +116,14 @@ def predictions(
 
 
 def growth_layers(layers: Mapping[str, np.ndarray], axis: int = 2, index: int | None = None, title: str = "") -> Figure:
-    """Maps that a phantom is built from, as one row of slices."""
+    """Maps [D, H, W] that a phantom is built from, one slice of each, four in a row."""
     chosen = index if index is not None else next(iter(layers.values())).shape[axis] // 2
-    figure = Figure(figsize=(2.2 * len(layers), 2.9), layout="constrained")
-    for axes, (name, volume) in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers.items(), strict=True):
+    columns, rows = min(len(layers), _PANELS_A_ROW), -(-len(layers) // _PANELS_A_ROW)
+    figure = Figure(figsize=(2.4 * columns, 2.9 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(layers) :]:
+        axes.set_axis_off()
+    for axes, (name, volume) in zip(grid, layers.items(), strict=False):
         _quiet(axes).imshow(np.take(volume, chosen, axis).T, cmap="cividis", origin="lower")
         axes.set_title(name.replace("_", " "), fontsize=10)
     figure.suptitle(title, fontsize=12)
