@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mtg_lab import vocabulary
-from mtg_lab.alignment import align, find_loss, relative_gap
+from mtg_lab.alignment import align, anchor_is_learned, find_loss, relative_gap
 from mtg_lab.backbones import ModalityBackbone
 from mtg_lab.data import subset_mask
 from mtg_lab.distillation import frozen, latent_distillation, logit_distillation
@@ -26,6 +26,7 @@ class AlignedTeacher(Method):
     Options:
         align_weight: weight of the alignment term; 0 is the teacher without alignment.
         align_loss: ``mse``.
+        anchor: ``learned`` trains the weights of the mixture (P*_mix), ``uniform`` keeps them at 1/M.
         normalise: measure the distance in units of the latents' spread, so that shrinking does not help. The published
             form is ``False``; with it the small networks of this lab lowered the loss by shrinking their latents and
             left the relative gap where it was, which notebook 04 shows. Hence the default.
@@ -37,6 +38,7 @@ class AlignedTeacher(Method):
     defaults: ClassVar[Mapping[str, Any]] = {
         "align_weight": 0.1,
         "align_loss": "mse",
+        "anchor": "learned",
         "normalise": True,
         "dropout": False,
     }
@@ -44,6 +46,8 @@ class AlignedTeacher(Method):
     def __init__(self, backbone: ModalityBackbone, **options: Any):
         super().__init__(backbone, **options)
         find_loss(self.options["align_loss"])  # refuse now, not at the first step
+        if not anchor_is_learned(self.options["anchor"]):
+            backbone.mixture.theta.requires_grad_(False)  # it starts at zero, which is uniform
 
     def forward(self, batch: Mapping[str, Tensor]) -> Losses:
         """Segmentation and alignment losses."""

@@ -49,11 +49,18 @@ def test_the_total_is_segmentation_plus_weight_times_distance_to_p_mix(normalise
 
 
 def test_alignment_trains_the_weights_of_the_mixture_unless_they_are_uniform():
-    learned, uniform = (AlignedTeacher(network(learned_mixture=flag)) for flag in (True, False))
-    for method in (learned, uniform):
+    learned, uniform = AlignedTeacher(network()), AlignedTeacher(network(), anchor="uniform")
+    fixed_by_the_backbone = AlignedTeacher(network(learned_mixture=False))
+    for method in (learned, uniform, fixed_by_the_backbone):
         method(random_batch()).total.backward()
     assert learned.backbone.mixture.theta.grad.any()
     assert uniform.backbone.mixture.theta.grad is None
+    assert fixed_by_the_backbone.backbone.mixture.theta.grad is None
+
+
+def test_an_unknown_anchor_is_refused_before_training():
+    with pytest.raises(InputError, match="unknown anchor 'best'; there are: learned, uniform"):
+        AlignedTeacher(network(), anchor="best")
 
 
 def strongly_aligned(normalise):
