@@ -19,7 +19,7 @@ from monai.transforms import (
     CropForegroundd,
     MapTransform,
     Orientationd,
-    RandCropByPosNegLabeld,
+    RandCropByLabelClassesd,
     RandFlipd,
     RandGaussianNoised,
     RandScaleIntensityd,
@@ -230,7 +230,9 @@ class Sampling:
 
     Attributes:
         crop_voxels: edge length of the cubic crop.
-        foreground: share of crops centred on foreground; the rest is centred on background inside the volume.
+        foreground: share of crops centred on a label, each label of the schema in equal parts, so that a small one is
+            seen as often as a large one; the rest is centred on background inside the volume. Where a subject lacks a
+            label, the others and background share its part.
         augment: flips, intensity scale and shift, and noise.
     """
 
@@ -249,10 +251,12 @@ class CropStream(Dataset):
     Each item: image [M, c, c, c] float32, label [1, c, c, c] int64, present bool [M], draw int64.
     """
 
-    def __init__(self, cached: Sequence[dict[str, torch.Tensor]], samples: int, sampling: Sampling, seed: int):
+    def __init__(
+        self, cached: Sequence[dict[str, torch.Tensor]], samples: int, sampling: Sampling, seed: int, *, classes: int
+    ):
         self.cached, self.samples, self.seed = cached, samples, seed
         self.subjects = len(cached)
-        self.transform = crop_transform(sampling)
+        self.transform = crop_transform(sampling, classes)
 
     def __len__(self) -> int:
         return self.samples
@@ -274,13 +278,19 @@ class CropStream(Dataset):
         }
 
 
-def crop_transform(sampling: Sampling) -> Compose:
-    """Padding to the crop's size, a crop balanced between foreground and background, light augmentation."""
+def crop_transform(sampling: Sampling, classes: int) -> Compose:
+    """Padding to the crop's size, a crop balanced between background and each label, light augmentation."""
     keys, size = ("image", "label"), (sampling.crop_voxels,) * 3
     steps: list[Any] = [
         SpatialPadd(keys, spatial_size=size),
-        RandCropByPosNegLabeld(
-            keys, label_key="label", spatial_size=size, pos=sampling.foreground, neg=1 - sampling.foreground
+        RandCropByLabelClassesd(
+            keys,
+            label_key="label",
+            spatial_size=size,
+            # Never exactly no background: a subject without any label has nothing else.
+            ratios=[max(1 - sampling.foreground, 1e-6), *[sampling.foreground / (classes - 1)] * (classes - 1)],
+            num_classes=classes,
+            warn=False,  # a subject without some label is no fault: low-grade tumours do not enhance
         ),
     ]
     if sampling.augment:

@@ -17,7 +17,6 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
 from mtg_lab import __version__
-from mtg_lab.errors import InputError
 from mtg_lab.figures import save
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
 from mtg_lab.hardware import default_device
@@ -90,18 +89,3 @@ def most_telling(samples: Sequence[Mapping[str, torch.Tensor]]) -> int:
         return len(torch.unique(label)), int((label > 0).sum())
 
     return max(range(len(samples)), key=richness)
-
-
-def stored(name: str) -> pd.DataFrame:
-    """A table that was measured beforehand and travels with the package, so that reading it needs no training.
-
-    Raises:
-        InputError: there is no table of this name.
-    """
-    folder = Path(__file__).parent / "results"
-    path = folder / f"{name}.csv"
-    if not path.is_file():
-        raise InputError(
-            f"no stored table {name!r}; there are: {', '.join(sorted(p.stem for p in folder.glob('*.csv')))}"
-        )
-    return pd.read_csv(path)

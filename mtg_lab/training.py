@@ -101,6 +101,7 @@ class _Training:
         self.average.to(self.accelerator.device)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.method, self.optimizer)
         self.data = cached_dataset(training.subjects, training.modalities, recipe.preprocessing)
+        self.classes = training.schema.classes
         self.workers, self.step, self.history = workers, 0, []  # type: ignore[var-annotated]
         self.between_steps = True  # only then do weights, optimiser, average and step count belong together
 
@@ -165,7 +166,7 @@ class _Training:
         recipe, processes = self.recipe, self.accelerator.num_processes
         if recipe.batch % processes:
             raise InputError(f"batch {recipe.batch} does not divide over {processes} processes; choose a multiple")
-        stream = CropStream(self.data, recipe.steps * recipe.batch, recipe.sampling, recipe.seed)
+        stream = CropStream(self.data, recipe.steps * recipe.batch, recipe.sampling, recipe.seed, classes=self.classes)
         share, rank = recipe.batch // processes, self.accelerator.process_index
         numbers = [
             list(range(step * recipe.batch + rank * share, step * recipe.batch + (rank + 1) * share))

@@ -339,19 +339,19 @@ def equal(one, two):
 @settings(max_examples=15)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(0, 1000))
 def test_sample_n_is_the_same_in_whatever_order_samples_are_asked_for(three, numbers, seed):
-    one, two = (CropStream(three, 100, Sampling(16), seed) for _ in range(2))
+    one, two = (CropStream(three, 100, Sampling(16), seed, classes=4) for _ in range(2))
     ours = {n: one[n] for n in sorted(numbers)}
     assert all(equal(two[n], ours[n]) for n in numbers)
 
 
 def test_another_seed_gives_other_samples(three):
-    one, two = (CropStream(three, 8, Sampling(16), seed) for seed in (0, 1))
+    one, two = (CropStream(three, 8, Sampling(16), seed, classes=4) for seed in (0, 1))
     assert not any(equal(one[n], two[n]) for n in range(8))
     assert len({int(one[n]["draw"]) for n in range(8)}) == 8
 
 
 def test_the_global_generators_neither_matter_nor_move(three):
-    stream = CropStream(three, 8, Sampling(16), 0)
+    stream = CropStream(three, 8, Sampling(16), 0, classes=4)
     first = stream[3]
     np.random.seed(7)  # noqa: NPY002
     torch.manual_seed(7)
@@ -362,7 +362,7 @@ def test_the_global_generators_neither_matter_nor_move(three):
 
 
 def test_a_crop_has_its_size_even_where_the_volume_is_smaller(three):
-    stream = CropStream(three, 9, Sampling(16), 0)
+    stream = CropStream(three, 9, Sampling(16), 0, classes=4)
     assert len(stream) == 9
     for n in range(9):
         sample = stream[n]
@@ -379,7 +379,7 @@ def test_every_subject_comes_once_a_pass(three):
         image = torch.full((1, 8, 8, 8), float(number))
         return {"image": image, "label": torch.zeros(1, 8, 8, 8), "present": torch.tensor([True])}
 
-    stream = CropStream([marked(i) for i in range(5)], 50, Sampling(8, augment=False), 3)
+    stream = CropStream([marked(i) for i in range(5)], 50, Sampling(8, augment=False), 3, classes=2)
     order = [int(stream[n]["image"][0, 0, 0, 0]) for n in range(50)]
     passes = [tuple(order[i : i + 5]) for i in range(0, 50, 5)]
     assert all(sorted(p) == [0, 1, 2, 3, 4] for p in passes)
@@ -392,9 +392,25 @@ def test_the_share_of_crops_centred_on_foreground_is_as_asked(share):
     label = torch.zeros(1, *shape, dtype=torch.uint8)
     label[:, 12:18, 12:18, 12:18] = 1
     sample = {"image": torch.zeros(1, *shape), "label": label, "present": torch.tensor([True])}
-    stream = CropStream([sample], 150, Sampling(8, share, augment=False), 0)
+    stream = CropStream([sample], 150, Sampling(8, share, augment=False), 0, classes=2)
     centred = sum(int(stream[n]["label"][0, 4, 4, 4]) for n in range(150))
     assert stats.binomtest(centred, 150, share).pvalue > 0.001
+
+
+def test_a_small_label_is_seen_as_often_as_a_large_one():
+    label = torch.zeros(1, 30, 30, 30, dtype=torch.uint8)
+    label[:, 5:25, 5:25, 5:25] = 1
+    label[:, 14:16, 14:16, 14:16] = 2
+    sample = {"image": torch.zeros(1, 30, 30, 30), "label": label, "present": torch.tensor([True])}
+    stream = CropStream([sample], 150, Sampling(8, 1.0, augment=False), 0, classes=3)
+    small = sum(int(stream[n]["label"][0, 4, 4, 4] == 2) for n in range(150))
+    assert stats.binomtest(small, 150, 0.5).pvalue > 0.001
+
+
+def test_a_subject_without_any_label_gives_crops_of_background():
+    sample = {"image": torch.zeros(1, 9, 9, 9), "label": torch.zeros(1, 9, 9, 9), "present": torch.tensor([True])}
+    stream = CropStream([sample], 3, Sampling(4, 1.0, augment=False), 0, classes=4)
+    assert all(stream[n]["label"].shape == (1, 4, 4, 4) for n in range(3))
 
 
 def test_augmentation_moves_image_and_label_together():
@@ -402,7 +418,9 @@ def test_augmentation_moves_image_and_label_together():
     image = torch.zeros(1, *shape)
     image[:, :3] = 100
     label = (image > 0).to(torch.uint8)
-    stream = CropStream([{"image": image, "label": label, "present": torch.tensor([True])}], 30, Sampling(12), 0)
+    stream = CropStream(
+        [{"image": image, "label": label, "present": torch.tensor([True])}], 30, Sampling(12), 0, classes=2
+    )
     sides = set()
     for n in range(30):
         sample = stream[n]
@@ -428,7 +446,7 @@ def test_a_sample_s_subset_is_fixed_by_its_own_draw(rows, data_):
 
 def test_draws_of_a_stream_show_every_subset_equally_often():
     point = {"image": torch.zeros(1, 2, 2, 2), "label": torch.zeros(1, 2, 2, 2), "present": torch.tensor([True])}
-    stream = CropStream([point], 450, Sampling(2, augment=False), 0)
+    stream = CropStream([point], 450, Sampling(2, augment=False), 0, classes=2)
     draws = torch.stack([stream[n]["draw"] for n in range(450)])
     mask = data.subset_mask(torch.ones(450, 4, dtype=torch.bool), draws)
     counts = torch.bincount((mask * torch.tensor([1, 2, 4, 8])).sum(dim=1), minlength=16)
