@@ -80,7 +80,7 @@ def tissue_densities(table: pd.DataFrame, title: str = "") -> Figure:
         axes.spines[["top", "right", "left"]].set_visible(False)
     handles = [Line2D([], [], color=COLOURS[n], label=t) for n, t in enumerate(tissues)]
     handles += [Line2D([], [], color="black", ls=s, label=o) for s, o in zip(OUTLINES, sources, strict=False) if o]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2 * len(modalities), fontsize=9, frameon=False)
     figure.suptitle(title or "How bright each tissue is in each sequence", fontsize=12)
     return figure
 
