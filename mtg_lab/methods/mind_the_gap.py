@@ -72,9 +72,9 @@ class Student(Method):
     Options:
         subset: ``"any"`` for a generalist (a subset drawn per sample), or one subset such as ``"t1n+t2w"`` for a
             specialist, as a hospital without contrast agent would train it.
-        logit_weight: weight of the temperature KL between teacher's and student's logits. The KL carries a factor T^2; at
-            0.5 it kept the students of the phantom from learning the enhancing rim within 600 steps, at 0.05 it did
-            not (validation split, one seed).
+        logit_weight: weight of the temperature KL between teacher's and student's logits. The KL carries a factor T^2;
+            at 0.5 it kept students of the phantom from learning the enhancing rim within 600 steps, at 0.05 it did not
+            (validation split, one seed).
         latent_weight: weight of the distance between the student's fused latent (the barycentre of those present)
             and the teacher's anchor.
         temperature: of the KL.
