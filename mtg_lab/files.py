@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -64,12 +64,8 @@ def written_aside(target: str | Path) -> Iterator[Path]:
 
 def write_text(target: str | Path, text: str) -> Path:
     """Write ``text`` to ``target``, whole or not at all."""
-    return _write(target, lambda aside: aside.write_text(text, encoding="utf-8"))
-
-
-def _write(target: str | Path, writer: Callable[[Path], object]) -> Path:
     with written_aside(target) as aside:
-        writer(aside)
+        aside.write_text(text, encoding="utf-8")
     return Path(target)
 
 
