@@ -213,7 +213,7 @@ class _Cache(PersistentDataset):
         entry = cast(Path, self.cache_dir) / f"{self.hash_func(item_transformed).decode()}.pt"
         if entry.is_file():
             try:
-                return torch.load(entry, weights_only=True)
+                return torch.load(entry, weights_only=True, mmap=True)
             except (RuntimeError, EOFError, UnpicklingError):  # cut short, empty, no archive
                 warnings.warn(f"computing a damaged cache entry again: {entry}", stacklevel=2)
         sample = self.transform(item_transformed)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mtg_lab import vocabulary
-from mtg_lab.alignment import align, anchor_is_learned, find_loss, relative_gap
+from mtg_lab.alignment import align, anchor_is_learned, find_loss, moments, relative_gap, variance
 from mtg_lab.backbones import ModalityBackbone
 from mtg_lab.data import subset_mask
 from mtg_lab.distillation import frozen, latent_distillation, logit_distillation
@@ -53,15 +53,15 @@ class AlignedTeacher(Method):
         """Segmentation and alignment losses."""
         present = all_present(batch)
         latents = self.backbone.encode(batch["image"], present)
-        term = align(latents, self.backbone.mixture, present, self.options["normalise"], self.options["align_loss"])
+        found = [moments(scale, present) for scale in latents]
+        term = align(found, self.backbone.mixture, self.options["normalise"], self.options["align_loss"])
         mask = subset_mask(present, batch["draw"]) if self.options["dropout"] else present
         segmentation = self.segmentation(self.backbone.decode(latents, mask), batch["label"])
-        watched = latents[0].detach()[..., ::2, ::2, ::2]  # an eighth of the voxels will do to keep an eye on it
         parts = {
             "segmentation": segmentation.detach(),
             "alignment": term.detach(),
-            "relative_gap": relative_gap(watched, present),
-            "latent_scale": watched.float().std(),
+            "relative_gap": relative_gap(found[0]).detach(),
+            "latent_scale": variance(found[0]).mean().sqrt().detach(),
         }
         return Losses(segmentation + self.options["align_weight"] * term, parts)
 
