@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ def datalist(path: Path, facts: Mapping[str, Any], order: Sequence[str] = ()) ->
     Raises:
         InputError: an entry is at fault, a file does not exist, or the channels have no names.
     """
-    entries = list(_entries(facts))
+    entries = _entries(facts)
     names = _channels(path, facts, entries, order)
     cells: Cells = {}
     missing = []
@@ -166,13 +166,15 @@ def datalist(path: Path, facts: Mapping[str, Any], order: Sequence[str] = ()) ->
     )  # fmt: skip
 
 
-def _entries(facts: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _entries(facts: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Split and entry; the Decathlon lists its test images as bare paths."""
+    found = []
     for section, split in SECTIONS.items():
         for entry in facts.get(section) if isinstance(facts.get(section), list) else []:  # type: ignore[union-attr]
             entry = {"image": entry} if isinstance(entry, str) else entry
             if isinstance(entry, dict) and entry.get("image") and isinstance(entry["image"], str | list):
-                yield split, entry
+                found.append((split, entry))
+    return found
 
 
 def _channels(

@@ -236,7 +236,7 @@ def _one_file(subject: Subject, modalities: Sequence[str]) -> bool:
     cells = [file_and_volume(subject.images[m]) for m in modalities if m in subject.images]
     if [k for _, k in cells] != list(range(len(modalities))) or len({f for f, _ in cells}) > 1:
         return False
-    return nib.load(cells[0][0]).shape[3:] == (len(modalities),)
+    return nib.Nifti1Image.from_filename(cells[0][0]).shape[3:] == (len(modalities),)
 
 
 def _place(cell: Path | None, target: Path, subject: Subject, copy: bool) -> None:
