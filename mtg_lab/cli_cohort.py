@@ -10,7 +10,7 @@ from mtg_lab.errors import InputError
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("data_manifest.csv"))
-@click.option("--schema", default="", help="label schema, where the names of the files do not tell it")
+@click.option("--schema", default="", help="label schema or its .json, where names do not tell it")
 @click.option(
     "--modality",
     "patterns",

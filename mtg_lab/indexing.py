@@ -16,7 +16,7 @@ from mtg_lab.errors import InputError
 from mtg_lab.files import make_folder, write_text
 from mtg_lab.manifest import RESERVED, SPLITS, write_manifest
 from mtg_lab.manifest_files import schema_file
-from mtg_lab.schemas import LabelSchema
+from mtg_lab.schemas import LabelSchema, read_schema
 
 # Since 2023 a case is a patient at one time: BraTS-GLI-02062-101, BraTS-MEN-RT-0308-1.
 _TIMEPOINT = re.compile(r"(?<=-\d{5})-\d{3}$|(?<=-\d{4})-\d$")
@@ -50,8 +50,6 @@ class Indexed:
         rows = [{k: _relative(v, path.parent) if k in files and v else v for k, v in row.items()} for row in self.rows]
         if self.definition:
             write_text(schema_file(path), json.dumps(self.definition.to_json(), indent=2) + "\n")
-        else:
-            schema_file(path).unlink(missing_ok=True)  # that of an older manifest of this name
         return write_manifest(rows, self.modalities, path)
 
     def told(self) -> str:
@@ -83,7 +81,7 @@ def index_folder(
 
     Args:
         folder: searched to any depth; hidden files are passed over. Or a MONAI datalist (``.json``).
-        schema: label schema; needed where names do not tell it.
+        schema: label schema, or a JSON file that defines one; needed where names do not tell it.
         patterns: modality to glob pattern of a file's name, for folders that follow no known convention.
         label, mask: glob patterns, used with ``patterns``.
         shares: of train, val and test, such as ``60:15:25``; drawn over patients, whose times stay together. Empty:
@@ -98,8 +96,7 @@ def index_folder(
     folder = _plain(folder)
     if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() == ".json"):
         raise InputError(f"{folder} is not a folder; name the one that holds the scans, or a datalist (.json)")
-    if schema:
-        vocabulary.schema(schema)
+    given = read_schema(schema) if schema.endswith(".json") else vocabulary.schema(schema) if schema else None
     names = [vocabulary.canonical_modality(m) for m in (patterns or order)]
     _check_names(names)
     if patterns and folder.is_file():
@@ -117,7 +114,9 @@ def index_folder(
         raise InputError(
             f"{folder}: no scans recognised{hint}; give patterns, e.g. --modality t1c='*T1POST*' --label '*seg*'"
         )
-    known, definition = (schema, None) if schema else (layout.schema, layout.definition)
+    known, definition = layout.schema, layout.definition
+    if given:
+        known, definition = given.name, None if given.name in vocabulary.SCHEMAS else given
     if not known and any(files.get("label") for files in layout.cells.values()):
         choices = ", ".join(layout.choices or vocabulary.SCHEMAS)
         raise InputError(

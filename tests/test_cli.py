@@ -247,6 +247,25 @@ def test_index_leads_to_doctor(cohort, tmp_path):
     assert read_manifest(tmp_path / "n.csv").modalities == ("t1c",)
 
 
+def test_export_and_convert_lead_back_to_index(cohort, tmp_path):
+    folder = tmp_path / "Dataset001_Phantom"
+    assert done("export", cohort, "--to", "nnunet", "--out", folder) == f"{folder}\n"
+    assert "9 subjects (nnU-Net v2: dataset.json" in done("index", folder, "--out", tmp_path / "n.csv")
+    listed = tmp_path / "list.json"
+    assert done("export", cohort, "--to", "monai", "--out", listed) == f"{listed}\n"
+    assert "9 subjects (MONAI datalist: list.json" in done("index", listed, "--out", tmp_path / "l.csv")
+    for name in ("n.csv", "l.csv"):
+        assert [(s.name, s.split) for s in read_manifest(tmp_path / name)] == [
+            (s.name, s.split) for s in read_manifest(cohort)
+        ]
+    out = tmp_path / "converted"
+    assert done("convert", cohort, "--schema", "brats2021", "--out", out) == f"{out / 'data_manifest.csv'}\n"
+    assert read_manifest(out / "data_manifest.csv").schema.name == "brats2021"
+    refused(tmp_path, "is there already", "convert", cohort, "--schema", "brats2021", "--out", out)
+    refused(tmp_path, "no counterpart in lesion", "convert", cohort, "--schema", "lesion", "--out", tmp_path / "x")
+    misused("export", cohort, "--to", "monai", "--copy", "--out", tmp_path / "y.json", told="--copy is for nnunet")
+
+
 # --- notebooks --------------------------------------------------------------------------------------------------------
 
 

@@ -153,8 +153,17 @@ def test_labels_of_no_listed_schema_travel_beside_the_manifest(tmp_path):
     assert dict(manifest.schema.regions) == {"core": (1,), "penumbra": (1, 2), "rest": (3,)}
     assert json.loads((tmp_path / "out" / "m.schema.json").read_text())["name"] == "dataset007_stroke"
     assert {s.split for s in manifest if s.label is None} == {"test"}
-    index_folder(tmp_path / "Dataset007_Stroke", schema="brats2023").write(manifest.path)
-    assert not (tmp_path / "out" / "m.schema.json").exists(), "the schema that was asked for takes its place"
+    asked = index_folder(tmp_path / "Dataset007_Stroke", schema="brats2023").write(manifest.path)
+    assert read_manifest(asked).schema.name == "brats2023", "what is asked for goes before what is found"
+
+
+def test_a_schema_of_one_s_own_is_given_as_a_file(tmp_path):
+    own = {"name": "ours", "labels": {"1": "core", "2": "rim", "3": "halo"}, "regions": {"all": [1, 2, 3]}}
+    layouts.dataset_json(tmp_path, own, "ours.json")
+    folder = layouts.brats_case(tmp_path / "data", "Pat-01")
+    _, manifest = indexed(folder, tmp_path, schema=str(tmp_path / "ours.json"))
+    assert (manifest.schema.name, manifest.schema.class_names[3]) == ("ours", "halo")
+    assert "is not a readable JSON file" in refusal(folder, schema=str(tmp_path / "none.json"))
 
 
 def test_a_channel_that_is_not_there_leaves_its_cell_empty(tmp_path):
