@@ -33,7 +33,8 @@ from mtg_lab.hardware import use_bf16
 from mtg_lab.manifest import Manifest
 from mtg_lab.progress import progress
 from mtg_lab.recipes import Recipe, override, preset, suite
-from mtg_lab.runs import Run, load_run
+from mtg_lab.runs import Run, load_run, weights_meaning
+from mtg_lab.schemas import check_same_classes
 
 __all__ = ["Recipe", "Run", "load_run", "override", "preset", "suite", "train"]
 
@@ -101,7 +102,7 @@ class _Training:
         self.average.to(self.accelerator.device)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.method, self.optimizer)
         self.data = cached_dataset(training.subjects, training.modalities, recipe.preprocessing)
-        self.classes = training.schema.classes
+        self.classes, self.meaning = training.schema.classes, weights_meaning(training.modalities, training.schema)
         self.workers, self.step, self.history = workers, 0, []  # type: ignore[var-annotated]
         self.between_steps = True  # only then do weights, optimiser, average and step count belong together
 
@@ -238,7 +239,7 @@ class _Training:
         }
         write_text(self.folder / "environment.json", json.dumps(environment, indent=2))
         with written_aside(self.folder / "weights.safetensors") as aside:  # last: it says that the run is whole
-            aside.write_bytes(save(weights))
+            aside.write_bytes(save(weights, metadata=self.meaning))
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         self._log(f"done: {self.step} steps, {seconds:.0f} s")
 
@@ -291,6 +292,7 @@ def _check(recipe: Recipe) -> None:
     if recipe.teacher:
         _check(recipe.teacher)
         of_teacher = recipe.teacher.cohort()
+        check_same_classes(cohort.schema, of_teacher.schema, "the teacher")
         teacher = recipe.teacher.build_backbone(of_teacher.modalities, of_teacher.schema)
     build_method(recipe, cohort, teacher)
 
@@ -314,6 +316,7 @@ def _write_description(folder: Path, recipe: Recipe, digest: str, cohort: Manife
         "modalities": list(cohort.modalities),
         "schema": cohort.schema.name,
         "regions": list(cohort.schema.regions),
+        "schema_definition": cohort.schema.to_json(),
         "cohort": cohort.fingerprint(),
         "teacher_hash": teacher.digest if teacher else None,
     }
