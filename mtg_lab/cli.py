@@ -96,23 +96,38 @@ def index(folder: Path, out: Path, schema: str, patterns: tuple[str, ...], label
 @main.command()
 @click.argument("manifest", default="")
 @_JSON
-def doctor(manifest: str, as_json: bool) -> None:
-    """Examine a manifest and its files: one line a fault; exit code 1 if any is an error."""
+@click.option("--html", type=click.Path(path_type=Path), metavar="report.html", help="also a page with pictures")
+@click.option("--strict", is_flag=True, help="warnings fail as well")
+@click.option("--workers", default=None, type=click.IntRange(1), help="threads; by default one a core")
+def doctor(manifest: str, as_json: bool, html: Path | None, strict: bool, workers: int | None) -> None:
+    """Examine a manifest and its files: one line a finding; exit code 1 if any is an error."""
     from dataclasses import asdict
 
-    from mtg_lab.doctor import doctor as examine
-    from mtg_lab.manifest import parse_manifest
+    from mtg_lab.doctor import check
+    from mtg_lab.findings import counted, told
 
-    findings = examine(manifest)
+    if html is not None:
+        from mtg_lab import doctor_report
+        from mtg_lab.files import make_folder
+
+        make_folder(html.parent)  # before the files are read
+        checkup = check(manifest, workers, doctor_report.draw)
+        doctor_report.write(checkup, html)
+    else:
+        checkup = check(manifest, workers)
+    cohort, findings = checkup.manifest, checkup.findings
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=2))
     else:
-        for finding in findings:
-            click.echo(str(finding))
-        if not findings:
-            cohort, _ = parse_manifest(manifest)
-            click.echo(f"{cohort.path}: {len(cohort)} subjects, {', '.join(cohort.modalities)}; nothing to mend")
-    sys.exit(1 if any(f.severity == "error" for f in findings) else 0)
+        for line in told(findings):
+            click.echo(line)
+        faulty = any(f.severity != "note" for f in findings)
+        click.echo(f"{cohort.path}: {len(cohort)} subjects, {', '.join(cohort.modalities)}; "
+                   f"{'' if faulty else 'nothing to mend; '}{counted(findings)}")  # fmt: skip
+    if html is not None:
+        click.echo(f"open {html.resolve().as_uri()}", err=as_json)
+    failing = ("error", "warning") if strict else ("error",)
+    sys.exit(1 if any(f.severity in failing for f in findings) else 0)
 
 
 @main.command()

@@ -31,10 +31,10 @@ from monai.transforms import (
 from torch.utils.data import Dataset
 
 from mtg_lab import missingness, vocabulary
-from mtg_lab.doctor import grid_faults, label_fault, load_image, read_voxels
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, written_aside
 from mtg_lab.manifest import Subject, subject_fingerprint
+from mtg_lab.volumes import grid_faults, label_fault, load_image, read_voxels
 
 # Part of every cache key: raise it when a transform below changes what it computes.
 _CACHE_VERSION = 1
