@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from mtg_lab import __version__
+from mtg_lab.cli_doctor import doctor
 from mtg_lab.errors import InputError
 
 
@@ -35,6 +36,8 @@ class _Commands(click.Group):
 def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
+
+main.add_command(doctor)
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
 _MANIFEST = click.option("--manifest", default="", metavar="M", help="cohort; empty for the committed phantom")
@@ -91,43 +94,6 @@ def index(folder: Path, out: Path, schema: str, patterns: tuple[str, ...], label
                          shares=split, seed=seed)  # fmt: skip
     found.write(out)
     click.echo(f"{found.told()}\n{out}; next: mtg-lab doctor {out}")
-
-
-@main.command()
-@click.argument("manifest", default="")
-@_JSON
-@click.option("--html", type=click.Path(path_type=Path), metavar="report.html", help="also a page with pictures")
-@click.option("--strict", is_flag=True, help="warnings fail as well")
-@click.option("--workers", default=None, type=click.IntRange(1), help="threads; by default one a core")
-def doctor(manifest: str, as_json: bool, html: Path | None, strict: bool, workers: int | None) -> None:
-    """Examine a manifest and its files: one line a finding; exit code 1 if any is an error."""
-    from dataclasses import asdict
-
-    from mtg_lab.doctor import check
-    from mtg_lab.findings import counted, told
-
-    if html is not None:
-        from mtg_lab import doctor_report
-        from mtg_lab.files import make_folder
-
-        make_folder(html.parent)  # before the files are read
-        checkup = check(manifest, workers, doctor_report.draw)
-        doctor_report.write(checkup, html)
-    else:
-        checkup = check(manifest, workers)
-    cohort, findings = checkup.manifest, checkup.findings
-    if as_json:
-        click.echo(json.dumps([asdict(f) for f in findings], indent=2))
-    else:
-        for line in told(findings):
-            click.echo(line)
-        faulty = any(f.severity != "note" for f in findings)
-        click.echo(f"{cohort.path}: {len(cohort)} subjects, {', '.join(cohort.modalities)}; "
-                   f"{'' if faulty else 'nothing to mend; '}{counted(findings)}")  # fmt: skip
-    if html is not None:
-        click.echo(f"open {html.resolve().as_uri()}", err=as_json)
-    failing = ("error", "warning") if strict else ("error",)
-    sys.exit(1 if any(f.severity in failing for f in findings) else 0)
 
 
 @main.command()
@@ -229,7 +195,7 @@ def predict(ctx: click.Context, run: Path, mask: str, out: Path) -> None:
     trained = load_run(run)
     trained.check_modalities(tuple(map(canonical_modality, names)), "the patient")
     if not out.name.endswith((".nii", ".nii.gz")):
-        raise InputError(f"--out {out} must end in .nii or .nii.gz")
+        raise InputError(f"--out {out} must end in .nii or .nii.gz; rename it")
     predicted = segment(trained, mask=mask or None, **images)
     with written_aside(out) as aside:
         nib.save(predicted, aside)

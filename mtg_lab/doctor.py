@@ -13,8 +13,8 @@ from mtg_lab.files import content_fingerprint
 from mtg_lab.findings import Finding, split_line
 from mtg_lab.manifest import Manifest, parse_manifest
 from mtg_lab.progress import progress
+from mtg_lab.scans import size_told
 from mtg_lab.splits import split_findings
-from mtg_lab.volumes import size_told
 
 __all__ = ["Checkup", "Finding", "check", "doctor", "examine"]
 

@@ -20,8 +20,8 @@ from mtg_lab.files import write_text
 from mtg_lab.findings import SEVERITIES, Finding, counted
 from mtg_lab.manifest import SPLITS, Subject
 from mtg_lab.palette import COLOURS
+from mtg_lab.scans import size_told
 from mtg_lab.slices import fullest_slice, intensity_window
-from mtg_lab.volumes import size_told
 
 _HEIGHT = 150  # pixels of a slice
 _VIEWS = {2: "axial", 1: "coronal", 0: "sagittal"}

@@ -11,7 +11,7 @@ from mtg_lab import twins, vocabulary
 from mtg_lab.errors import InputError
 from mtg_lab.findings import Finding, split_line
 from mtg_lab.manifest import Subject
-from mtg_lab.volumes import (
+from mtg_lab.scans import (
     grid_faults,
     label_fault,
     label_values,
@@ -180,7 +180,6 @@ def _label(subject: Subject, image: nib.Nifti1Image, voxels: np.ndarray) -> Iter
         line, mend = split_line(fault)
         whole = np.isfinite(values).all() and np.abs(values - np.rint(values)).max() < 1e-3
         code = "label-value" if whole else "label-fraction"
-        mend = mend if whole else "interpolate labels by nearest neighbour only and convert"
         yield _told(subject, "error", code, "label", line, f"{mend} {subject.label}")
         return
     if not np.isin(values, schema.values).any():

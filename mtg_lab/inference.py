@@ -18,7 +18,7 @@ from mtg_lab.errors import InputError
 from mtg_lab.hardware import default_device, precision_context
 from mtg_lab.manifest import Subject
 from mtg_lab.runs import Run
-from mtg_lab.volumes import load_image
+from mtg_lab.scans import load_image
 
 
 @torch.inference_mode()

@@ -91,6 +91,8 @@ def load_run(folder: str | Path) -> Run:
             tuple(facts["modalities"]),
             vocabulary.schema(facts["schema"]),
         )
+    except InputError as refusal:
+        raise InputError(f"{description}: {refusal}") from refusal
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{description} is damaged ({error}); train the run again in another folder") from error
     if not (folder / "weights.safetensors").is_file():

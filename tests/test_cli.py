@@ -489,7 +489,7 @@ def test_another_recipe_in_the_same_folder(cohort, trained):
 def test_labels_outside_the_schema(trained, shrunk, tmp_path):
     """The labels are those of 2023; read as those of 2021 the enhancing tumour has no meaning."""
     wrong = shrunk(schema="brats2021")
-    told = "schema brats2021 knows 0, 1, 2, 4; name the right schema or convert"
+    told = "schema brats2021 knows 0, 1, 2, 4; name the right schema (its values fit brats2023, "
     out = ("--split", "val", "--out", tmp_path / "out.csv")  # the patient of val has enhancing tumour
     for command in ("evaluate", "gap"):
         refused(tmp_path, told, command, trained, "--manifest", wrong, *out)

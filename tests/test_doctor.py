@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtg_lab import volumes
+from mtg_lab import scans
 from mtg_lab.doctor import check, doctor
 from mtg_lab.errors import InputError
 from mtg_lab.findings import CODES
@@ -44,7 +44,7 @@ class Cohort:
         return self.nifti(self.path(name, column), voxels, affine)
 
     def voxels(self, name, column):
-        return np.asarray(volumes.load_image(self.path(name, column)).dataobj)
+        return np.asarray(scans.load_image(self.path(name, column)).dataobj)
 
     def findings(self):
         return check(self.manifest()).findings
@@ -454,7 +454,7 @@ def test_a_file_is_decoded_once(patients, monkeypatch):
     from mtg_lab import examination
 
     read = []
-    monkeypatch.setattr(examination, "read_voxels", lambda i: read.append(i.get_filename()) or volumes.read_voxels(i))
+    monkeypatch.setattr(examination, "read_voxels", lambda i: read.append(i.get_filename()) or scans.read_voxels(i))
     patients.findings()
     assert len(read) == len(set(read)) == 9 * 4
 
@@ -483,7 +483,7 @@ def test_damage_anywhere_is_a_line_or_harmless_but_never_a_traceback(tmp_path_fa
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     line = ""
     try:
-        volumes.read_voxels(volumes.load_image(path))
+        scans.read_voxels(scans.load_image(path))
     except InputError as refusal:
         line = str(refusal)
     assert line == "" or (str(path) in line and "\n" not in line)

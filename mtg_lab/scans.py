@@ -1,4 +1,4 @@
-"""Volumes at the edge: a NIfTI file's header and voxels, whether grids agree, what integers a label map holds."""
+"""Scans at the edge: a NIfTI file's header and voxels, whether grids agree, what integers a label map holds."""
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,9 +113,13 @@ def label_fault(voxels: np.ndarray, schema: vocabulary.LabelSchema) -> str | Non
         return None
     told = ", ".join(outside[:5]) + (f" and {len(outside) - 5} more values" if len(outside) > 5 else "")
     known = ", ".join(map(str, sorted(schema.allowed)))
-    fitting = [s.name for s in vocabulary.SCHEMAS.values() if near.all() and {int(v) for v in values} <= s.allowed]
-    hint = f" (its values fit {', '.join(fitting)})" if fitting else ""
-    return f"the label holds {told}, schema {schema.name} knows {known}; name the right schema{hint} or convert"
+    found = f"the label holds {told}, schema {schema.name} knows {known}"
+    if not near.all():
+        return f"{found}; interpolate labels by nearest neighbour only and convert"
+    fitting = [s.name for s in vocabulary.SCHEMAS.values() if {int(np.rint(v)) for v in values} <= s.allowed]
+    more = " and others" if len(fitting) > 3 else ""
+    hint = f" (its values fit {', '.join(fitting[:3])}{more})" if fitting else ""
+    return f"{found}; name the right schema{hint} or convert"
 
 
 def size_told(shape: Sequence[float]) -> str:
