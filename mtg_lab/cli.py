@@ -15,6 +15,7 @@ import click
 from mtg_lab import __version__
 from mtg_lab.cli_cohort import convert, export, index
 from mtg_lab.cli_cohort import pairs as _pairs
+from mtg_lab.cli_doctor import doctor
 from mtg_lab.errors import InputError
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
 
-for _command in (index, export, convert):
+for _command in (index, export, convert, doctor):
     main.add_command(_command)
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
@@ -76,28 +77,6 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
     except OSError as fault:
         raise InputError(f"cannot write the phantom to {out} ({fault.strerror or fault}); free space") from fault
     click.echo(str(write_manifest(rows, generator.MODALITIES, out / "data_manifest.csv")))
-
-
-@main.command()
-@click.argument("manifest", default="")
-@_JSON
-def doctor(manifest: str, as_json: bool) -> None:
-    """Examine a manifest and its files: one line a fault; exit code 1 if any is an error."""
-    from dataclasses import asdict
-
-    from mtg_lab.doctor import doctor as examine
-    from mtg_lab.manifest import parse_manifest
-
-    findings = examine(manifest)
-    if as_json:
-        click.echo(json.dumps([asdict(f) for f in findings], indent=2))
-    else:
-        for finding in findings:
-            click.echo(str(finding))
-        if not findings:
-            cohort, _ = parse_manifest(manifest)
-            click.echo(f"{cohort.path}: {len(cohort)} subjects, {', '.join(cohort.modalities)}; nothing to mend")
-    sys.exit(1 if any(f.severity == "error" for f in findings) else 0)
 
 
 @main.command()
@@ -199,7 +178,7 @@ def predict(ctx: click.Context, run: Path, mask: str, out: Path) -> None:
     trained = load_run(run)
     trained.check_modalities(tuple(map(canonical_modality, names)), "the patient")
     if not out.name.endswith((".nii", ".nii.gz")):
-        raise InputError(f"--out {out} must end in .nii or .nii.gz")
+        raise InputError(f"--out {out} must end in .nii or .nii.gz; rename it")
     predicted = segment(trained, mask=mask or None, **images)
     with written_aside(out) as aside:
         nib.save(predicted, aside)

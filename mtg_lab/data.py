@@ -31,10 +31,10 @@ from monai.transforms import (
 from torch.utils.data import Dataset
 
 from mtg_lab import missingness
-from mtg_lab.doctor import grid_faults, label_fault, load_image, read_voxels
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, written_aside
 from mtg_lab.manifest import Subject, subject_fingerprint
+from mtg_lab.scans import grid_faults, label_fault, load_image, read_voxels
 
 # Part of every cache key: raise it when a transform below changes what it computes.
 _CACHE_VERSION = 1
@@ -78,8 +78,11 @@ class LoadSubject(Transform):
         for index, modality in enumerate(self.modalities):
             if modality in subject.images:
                 channels[index] = read_voxels(images[modality])
-        if not np.isfinite(channels).all():
-            raise InputError(f"subject {subject.name}: NaN or infinite voxels; 'mtg-lab doctor' tells which file")
+                if not np.isfinite(channels[index]).all():
+                    file = images[modality].get_filename() or "the image"
+                    raise InputError(
+                        f"subject {subject.name}: {modality} has NaN or infinite voxels; replace them in {file}"
+                    )
         if "mask" in images:
             brain = read_voxels(images["mask"]) > 0
         else:
@@ -186,7 +189,9 @@ def cached_dataset(
     """
     for subject in subjects:
         if subject.label is None:
-            raise InputError(f"subject {subject.name} has no label; training and scoring need one")
+            raise InputError(
+                f"subject {subject.name} has no label; training and scoring need one, fill the cell or empty 'split'"
+            )
 
     folder = make_folder(cache_folder("preprocessed"))
     transform = preprocessing_transform(modalities, settings, labelled=True)

@@ -1,224 +1,111 @@
-"""Examine a manifest: one line a fault, each with the mend."""
+"""Examine a manifest: every file of every row, and the rows against each other."""
 
-import zlib
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-
-from mtg_lab import vocabulary
-from mtg_lab.errors import InputError
-from mtg_lab.files import content_fingerprint, file_and_volume, is_there
-from mtg_lab.manifest import Manifest, Subject, parse_manifest
+from mtg_lab import twins
+from mtg_lab.examination import Draw, Examination, examine
+from mtg_lab.files import content_fingerprint, is_there
+from mtg_lab.findings import Finding, split_line
+from mtg_lab.manifest import Manifest, parse_manifest
 from mtg_lab.progress import progress
-from mtg_lab.volumes import one_volume
+from mtg_lab.scans import size_told
+from mtg_lab.splits import split_findings
 
-# Affines of one patient's sequences differ in the last digits after resampling; this far apart, at the corner of the
-# volume where it shows most, is no difference.
-AFFINE_TOLERANCE_MM = 0.1
+__all__ = ["Checkup", "Finding", "check", "doctor", "examine"]
+
+_MOST_WORKERS = 8  # each holds a subject's volumes in memory
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that doctor noticed.
+class Checkup:
+    """A cohort, what each of its subjects showed, and all findings in the order of the rows."""
 
-    Attributes:
-        severity: ``error`` (the row cannot be used) or ``warning`` (it can, but look at it).
-        subject: the row, empty for the whole manifest.
-        line: what was found, where, and how to mend it.
-    """
-
-    severity: str
-    subject: str
-    line: str
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.line}"
+    manifest: Manifest
+    examinations: tuple[Examination, ...]
+    findings: tuple[Finding, ...]
 
 
-def doctor(path: str | Path = "", workers: int = 2) -> list[Finding]:
-    """Every fault of a manifest and of the files that it names.
-
-    Known faults: rows without a name, a modality or a schema; files that are missing or unreadable; grids and affines
-    that differ within a row; label values outside the schema; NaN and infinite voxels; constant images; the same file
-    or the same content used twice; more than one schema. Warned of: a label that is missing or without foreground, a
-    background that is not zero, no splits.
+def doctor(path: str | Path = "", workers: int | None = None) -> list[Finding]:
+    """Every fault of a manifest and of the files that it names; :data:`mtg_lab.findings.CODES` lists the kinds.
 
     Raises:
         InputError: the manifest itself cannot be read.
     """
+    return list(check(path, workers).findings)
+
+
+def check(path: str | Path = "", workers: int | None = None, draw: Draw | None = None) -> Checkup:
+    """The same with the measures behind it; ``draw`` makes a picture of each subject while its volumes are at hand.
+
+    Args:
+        path: of the manifest, empty for the committed phantom.
+        workers: threads, by default one a core, eight at most.
+        draw: see :func:`mtg_lab.examination.examine`.
+
+    Raises:
+        InputError: the manifest itself cannot be read.
+    """
+    workers = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
     manifest, faults = parse_manifest(path)
-    findings = [Finding("error", "", line) for line in faults]
+    findings = [Finding("error", "row", "", str(manifest.path), *split_line(line)) for line in faults]
+    _synthesise(manifest, workers)
     with ThreadPoolExecutor(workers) as pool:
-        jobs = pool.map(lambda s: list(examine(s)), _with_files(manifest, workers))
-        for found in progress(jobs, total=len(manifest), desc="examining"):
-            findings += found
-    findings += _duplicates(manifest)
+        jobs = pool.map(lambda s: examine(s, draw), manifest.subjects)
+        examinations = tuple(progress(jobs, total=len(manifest), desc="examining"))
+    for examination in examinations:
+        findings += examination.findings
+    same = list(_same_content(manifest))
+    findings += [finding for _, finding in same]
+    findings += _near_identical(manifest, examinations, [names for names, _ in same])
     findings += _cohort_faults(manifest)
-    return findings
+    findings += _grids(manifest, examinations)
+    findings += split_findings(manifest, {e.subject.name: e.region_ml for e in examinations})
+    return Checkup(manifest, examinations, tuple(findings))
+
+
+def _synthesise(manifest: Manifest, workers: int) -> None:
+    seeded = tuple(s for s in manifest if s.seed is not None)
+    Manifest(manifest.path, manifest.modalities, seeded).materialise(workers)
 
 
 def _cohort_faults(manifest: Manifest) -> Iterator[Finding]:
     schemas = sorted({s.schema for s in manifest if s.schema})
     if len(schemas) > 1:
-        line = f"the rows name the schemas {', '.join(schemas)}; a cohort has one, split the manifest or convert labels"
-        yield Finding("error", "", f"{manifest.path}: {line}")
-    if len(manifest) and not any(s.split for s in manifest):
-        line = "no row has a split; fill 'split' with train, val or test"
-        yield Finding("warning", "", f"{manifest.path}: {line}")
+        line = f"{manifest.path}: the rows name the schemas {', '.join(schemas)}"
+        mend = "a cohort has one, split the manifest or convert labels"
+        yield Finding("error", "schemas", "", str(manifest.path), line, mend)
     for subject in manifest:
         if subject.split and subject.label is None:
-            line = f"it has no label; training and scoring need one, fill the cell or empty 'split' ({subject.split})"
-            yield Finding("warning", subject.name, f"subject {subject.name}: {line}")
+            line = f"subject {subject.name}: it has no label"
+            mend = f"training and scoring need one, fill the cell or empty 'split' ({subject.split})"
+            yield Finding("warning", "label-missing", subject.name, "", line, mend)
 
 
-def _with_files(manifest: Manifest, workers: int) -> Sequence[Subject]:
-    seeded = Manifest(manifest.path, manifest.modalities, tuple(s for s in manifest if s.seed is not None))
-    seeded.materialise(workers)
-    return manifest.subjects
+def _grids(manifest: Manifest, examinations: tuple[Examination, ...]) -> Iterator[Finding]:
+    """Spacings and orientations that differ between subjects, the rare ones by name."""
+    for code, what, mend in (
+        ("spacing-differs", "spacings", "all are resampled to the recipe's spacing, coarse ones gain no detail by it"),
+        ("orientation-differs", "orientations", "all are turned to RAS here, other programs may not do so"),
+    ):
+        groups: dict[str, list[str]] = defaultdict(list)
+        for e in examinations:
+            if e.orientation:
+                key = e.orientation if what == "orientations" else f"{size_told(e.spacing)} mm"
+                groups[key].append(e.subject.name)
+        if len(groups) > 1:
+            ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+            told = [f"{key} ({len(names)} subjects, as {names[0]})" for key, names in ordered]
+            more = f" and {len(told) - 4} more" if len(told) > 4 else ""
+            line = f"{manifest.path}: {len(told)} {what}: {', '.join(told[:4])}{more}"
+            yield Finding("note", code, "", str(manifest.path), line, mend)
 
 
-def examine(subject: Subject) -> Iterator[Finding]:
-    """The faults of one subject's files."""
-
-    def error(line: str) -> Finding:
-        return Finding("error", subject.name, f"subject {subject.name}: {line}")
-
-    images: dict[str, nib.Nifti1Image] = {}
-    for column, path in subject.files.items():
-        try:
-            images[column] = load_image(path)
-        except InputError as refusal:
-            yield error(f"{column}: {refusal}")
-    if not images:
-        return
-    for _, line in grid_faults(images):
-        yield error(line)
-    for column, image in images.items():
-        try:
-            voxels = read_voxels(image)
-        except InputError as refusal:
-            yield error(f"{column}: {refusal}")
-            continue
-        if column == "label":
-            yield from _label_faults(subject, voxels)
-        else:
-            yield from _image_faults(subject, column, voxels)
-
-
-def load_image(path: Path | nib.Nifti1Image) -> nib.Nifti1Image:
-    """A 3-D NIfTI image, header read, voxels not yet; an image that is loaded already is passed on.
-
-    A path that ends in ``[k]`` is the k-th volume of a 4-D file; no other volume of it is kept in memory.
-
-    Raises:
-        InputError: no such file or volume, not NIfTI, or not three-dimensional.
-    """
-    if isinstance(path, nib.Nifti1Image):
-        return path
-    file, volume = file_and_volume(path)
-    if not file.is_file():
-        raise InputError(f"no such file: {file}; mend the path or leave the cell empty")
-    try:
-        image = nib.Nifti1Image.from_filename(file)
-    except Exception as fault:  # nibabel, gzip and zlib have no base class in common
-        raise InputError(
-            f"{file} is not a readable NIfTI file ({_first_line(fault)}); convert or copy it again"
-        ) from fault
-    if volume is not None or len(image.shape) == 4:
-        image = one_volume(image, volume)
-    if len(image.shape) != 3:
-        raise InputError(f"{path} has shape {_size(image.shape)}; three dimensions are needed, convert it")
-    if image.get_data_dtype().kind not in "iuf":
-        raise InputError(f"{path} holds {image.get_data_dtype()} voxels; one real number a voxel is needed, convert it")
-    return image
-
-
-def read_voxels(image: nib.Nifti1Image) -> np.ndarray:
-    """The voxels of an image, scaled as its header says.
-
-    Raises:
-        InputError: the file is cut short or damaged.
-    """
-    try:
-        return np.asarray(image.dataobj)
-    except (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error) as damage:
-        name = image.get_filename()
-        raise InputError(f"{name} is cut short or damaged ({_first_line(damage)}); copy it again") from damage
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:80]
-
-
-def grid_faults(images: Mapping[str, nib.Nifti1Image]) -> Iterator[tuple[str, str]]:
-    """Columns that do not share the grid of the others, each with its line; the grid of the majority is right."""
-    agreeing = {a: sum(grid_fault(a, images[a], b, images[b]) is None for b in images) for a in images}
-    reference = max(agreeing, key=agreeing.__getitem__)  # of equals the first
-    for column, image in images.items():
-        if fault := grid_fault(column, image, reference, images[reference]):
-            yield column, f"{fault}; file {image.get_filename() or 'in memory'}"
-
-
-def grid_fault(name: str, image: nib.Nifti1Image, reference: str, other: nib.Nifti1Image) -> str | None:
-    """One line if two images do not share shape and affine, None if they do."""
-    if image.shape != other.shape:
-        return (
-            f"{name} is {_size(image.shape)}, {reference} is {_size(other.shape)}; "
-            f"resample {name} to {reference}'s grid or leave its cell empty"
-        )
-    corners = np.array(list(product(*((0, n - 1) for n in image.shape), (1,))))
-    distance = float(np.linalg.norm(corners @ (image.affine - other.affine).T, axis=1).max())
-    if not distance <= AFFINE_TOLERANCE_MM:  # so that NaN is a difference
-        return (
-            f"{name} and {reference} share the shape but not the affine (corners lie {distance:.3g} mm apart); "
-            f"resample {name} to {reference}'s grid or leave its cell empty"
-        )
-    return None
-
-
-def _label_faults(subject: Subject, voxels: np.ndarray) -> Iterator[Finding]:
-    schema = subject.label_schema
-    if fault := label_fault(voxels, schema):
-        yield Finding("error", subject.name, f"subject {subject.name}: {fault} {subject.label}")
-    elif not np.isin(np.rint(voxels), schema.values).any():
-        yield Finding(
-            "warning", subject.name, f"subject {subject.name}: the label has no foreground; check {subject.label}"
-        )
-
-
-def label_fault(voxels: np.ndarray, schema: vocabulary.LabelSchema) -> str | None:
-    """What is wrong with the values of a label map, None if all are integers of the schema (to a thousandth)."""
-    values = np.unique(voxels)
-    near = np.isfinite(values) & (np.abs(values - np.rint(values)) < 1e-3)
-    outside = [f"{v:g}" for v, whole in zip(values, near) if not whole or int(np.rint(v)) not in schema.allowed]
-    if not outside:
-        return None
-    told = ", ".join(outside[:5]) + (f" and {len(outside) - 5} more values" if len(outside) > 5 else "")
-    known = ", ".join(map(str, sorted(schema.allowed)))
-    return f"the label holds {told}, schema {schema.name} knows {known}; name the right schema or convert"
-
-
-def _image_faults(subject: Subject, column: str, voxels: np.ndarray) -> Iterator[Finding]:
-    path = subject.files[column]
-    if not np.isfinite(voxels).all():
-        count = int((~np.isfinite(voxels)).sum())
-        line = f"{column} has {count} voxels that are NaN or infinite; replace them in {path}"
-        yield Finding("error", subject.name, f"subject {subject.name}: {line}")
-    elif voxels.min() == voxels.max():
-        line = f"{column} is constant ({voxels.flat[0]:g}); replace {path} or leave its cell empty"
-        yield Finding("error", subject.name, f"subject {subject.name}: {line}")
-    elif column != "mask" and subject.mask is None and voxels.flat[0] != 0:
-        line = f"{column} has a background that is not zero; name a brain mask in the column 'mask' ({path})"
-        yield Finding("warning", subject.name, f"subject {subject.name}: {line}")
-
-
-def _duplicates(manifest: Manifest) -> Iterator[Finding]:
+def _same_content(manifest: Manifest) -> Iterator[tuple[set[str], Finding]]:
     uses: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for subject in manifest:
         for column, path in subject.files.items():
@@ -227,14 +114,28 @@ def _duplicates(manifest: Manifest) -> Iterator[Finding]:
     for places in uses.values():
         if len(places) > 1:
             told = ", ".join(f"{name}/{column}" for name, column in places[:4])
+            labels = all(column == "label" for _, column in places)
+            line = f"the same content stands in {len(places)} places: {told}"
+            mend = "keep one (a patient on both sides of a split makes every score wrong)"
             # Two healthy subjects have the same empty label; two equal images are one patient.
-            yield Finding(
-                "warning" if all(column == "label" for _, column in places) else "error",
-                places[0][0],
-                f"the same content stands in {len(places)} places: {told}; keep one (a patient on both "
-                "sides of a split makes every score wrong)",
-            )
+            severity, first = "warning" if labels else "error", places[0]
+            file = str(manifest[first[0]].files[first[1]])
+            names = set() if labels else {name for name, _ in places}
+            yield names, Finding(severity, "same-content", first[0], file, line, mend)
 
 
-def _size(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
+def _near_identical(
+    manifest: Manifest, examinations: tuple[Examination, ...], known: list[set[str]]
+) -> Iterator[Finding]:
+    """Copies that are not equal byte for byte; subjects of which a file is known to be equal are left out."""
+    for names, modalities, correlation in twins.near_identical({e.subject.name: e.patterns for e in examinations}):
+        if any(set(names) <= same for same in known):
+            continue
+        splits = {manifest[name].split for name in names}
+        told = ", ".join(f"{n} ({manifest[n].split or 'no split'})" for n in names[:4])
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        line = f"{told}{more} look like one scan in {', '.join(modalities)} (correlation {correlation:.2f})"
+        mend = "keep one of them, or move all to one split if they are one patient"
+        severity = "error" if len(splits) > 1 else "warning"
+        file = str(manifest[names[0]].images[modalities[0]])
+        yield Finding(severity, "near-identical", names[0], file, line, mend)

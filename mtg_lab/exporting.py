@@ -13,12 +13,12 @@ import numpy as np
 
 from mtg_lab import vocabulary
 from mtg_lab.datalists import OWN
-from mtg_lab.doctor import label_fault, load_image, read_voxels
 from mtg_lab.errors import InputError
 from mtg_lab.files import file_and_volume, folder_aside, make_folder, write_text, written_aside
 from mtg_lab.manifest import Manifest, Subject, write_manifest
 from mtg_lab.manifest_files import schema_file
 from mtg_lab.progress import progress
+from mtg_lab.scans import label_fault, load_image, read_voxels
 from mtg_lab.schemas import LabelSchema, consecutive, convertible
 
 _SECTIONS = {"train": "training", "val": "validation", "test": "test"}

@@ -34,7 +34,7 @@ def make_folder(folder: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        mend = "choose another with --out"
+        mend = "choose another place"
         if path.is_relative_to(cache_folder()):
             mend = "set MTG_LAB_CACHE to a folder that can be written to"
         raise InputError(f"cannot write to the folder {path} ({error.strerror or error}); {mend}") from error

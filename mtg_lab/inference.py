@@ -14,11 +14,11 @@ from torch import Tensor
 from mtg_lab import vocabulary
 from mtg_lab.backbones import ModalityBackbone
 from mtg_lab.data import preprocessing_transform
-from mtg_lab.doctor import load_image
 from mtg_lab.errors import InputError
 from mtg_lab.hardware import default_device, precision_context
 from mtg_lab.manifest import Subject
 from mtg_lab.runs import Run
+from mtg_lab.scans import load_image
 
 
 @torch.inference_mode()

@@ -109,7 +109,8 @@ class Manifest:
         names = set(schemas)
         if len(names) != 1:
             found = ", ".join(sorted(names)) or "none"
-            raise InputError(f"{self.path}: one label schema is needed, found {found}; fill the column 'schema'")
+            mend = "split the manifest or convert labels" if names else "fill the column 'schema'"
+            raise InputError(f"{self.path}: one label schema is needed, found {found}; {mend}")
         return schemas[names.pop()]
 
     def materialise(self, workers: int | None = None) -> "Manifest":
@@ -254,7 +255,7 @@ def _header_fault(header: Sequence[str], columns: Sequence[str]) -> str | None:
         if "+" in column:
             return f"the column {written!r} cannot name a modality, + joins the names of a subset; rename it"
     if all(c in RESERVED for c in columns):
-        return f"no modality column; every column besides {', '.join(RESERVED)} is one"
+        return f"no modality column; every column besides {', '.join(RESERVED)} is one, name one a sequence as in t1c"
     return None
 
 
@@ -271,7 +272,8 @@ def _row_fault(
     if row.get("seed") and not row["seed"].isdecimal():
         return f"subject {name}: seed {row['seed']!r} is not a whole number; give one, or none for a real subject"
     if row.get("seed") and row.get("site") not in (sites := _phantom_sites()):
-        return f"subject {name}: a row with a seed needs one of the sites {', '.join(sites)}; found {row.get('site')!r}"
+        found = f"found {row.get('site', '')!r}, fill 'site'"
+        return f"subject {name}: a row with a seed needs one of the sites {', '.join(sites)}; {found}"
     if not any(row[m] for m in modalities):
         return f"subject {name}: the row is empty, no modality has a file; fill one or drop it"
     if row.get("label") and not row.get("schema"):

@@ -172,10 +172,10 @@ def _check_type(name: str, value: object, plan: Plan) -> None:
     default = plan.declared[name]
     if default is UNKNOWN or default is None or _fits(value, default):
         return
-    hint = f"; for the text write '\"{value}\"'" if isinstance(default, str) else ""
+    hint = f"for the text write '\"{value}\"'" if isinstance(default, str) else f"give one, as {default!r}"
     raise NotebookError(
         f"parameter {name}: {plan.path.name} declares {type(default).__name__} ({default!r}), "
-        f"not {type(value).__name__} ({value!r}){hint}"
+        f"not {type(value).__name__} ({value!r}); {hint}"
     )
 
 

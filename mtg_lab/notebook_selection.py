@@ -66,10 +66,10 @@ def read_sweep(path: Path, folder: Path) -> tuple[Path, list[dict[str, object]],
     try:
         sweep = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as fault:
-        raise NotebookError(f"cannot read {path}: {fault.strerror or fault}") from None
+        raise NotebookError(f"cannot read {path} ({fault.strerror or fault}); mend the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as fault:
         mark = getattr(fault, "problem_mark", None)
-        raise NotebookError(f"{path}: not YAML{f', line {mark.line + 1}' if mark else ''}") from None
+        raise NotebookError(f"{path}: not YAML{f', line {mark.line + 1}' if mark else ''}; mend it there") from None
     unknown = set(sweep) - set(SWEEP_KEYS) if isinstance(sweep, dict) else set()
     if not isinstance(sweep, dict) or unknown or not isinstance(sweep.get("notebook"), (str, int)):
         extra = f"; it has {', '.join(sorted(map(str, unknown)))}" if unknown else ""
@@ -89,7 +89,9 @@ def _points(grid: Any, path: Path) -> list[dict[str, object]]:
     if isinstance(grid, list) and grid and all(isinstance(point, dict) for point in grid):
         return [{str(name): _number(value) for name, value in point.items()} for point in grid]
     if not isinstance(grid, dict) or not grid or [] in grid.values():
-        raise NotebookError(f"{path}: grid maps each parameter to values, as in seed: [0, 1], or lists parameter sets")
+        raise NotebookError(
+            f"{path}: no grid; grid maps each parameter to values, as in seed: [0, 1], or lists parameter sets"
+        )
     columns = [[_number(value) for value in _listed(values)] for values in grid.values()]
     return [dict(zip(map(str, grid), values)) for values in itertools.product(*columns)]
 

@@ -159,7 +159,7 @@ def _planned(
     if given.get("manifest"):
         path = Path(str(given["manifest"]))
         if not path.is_file():
-            raise NotebookError(f"no manifest {path}")
+            raise NotebookError(f"no manifest {path}; mend the path, or make one with 'mtg-lab index FOLDER'")
         # The kernel's folder is the notebook's, not the caller's.
         given["manifest"] = str(path.resolve())
     return plan_runs([Path(path) for path in notebooks], given, defaults={"preset": preset})

@@ -108,6 +108,8 @@ def load_run(folder: str | Path) -> Run:
         )
         if (run.schema.name, list(run.schema.regions)) != (facts["schema"], facts["regions"]):
             raise ValueError("its regions are not those of its schema, in their order")
+    except InputError as refusal:
+        raise InputError(f"{description}: {refusal}") from refusal
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{description} is damaged ({error}); train the run again in another folder") from error
     if not (folder / "weights.safetensors").is_file():

@@ -17,6 +17,7 @@ class _OneVolume:
     def __init__(self, volumes: Any, index: int):
         self.volumes, self.index = volumes, index
         self.shape, self.dtype = tuple(volumes.shape[:3]), volumes.dtype
+        self.slope, self.inter = getattr(volumes, "slope", 1.0), getattr(volumes, "inter", 0.0)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         # The last axis varies slowest in the file, so this is one block; what lies before it in a .gz is skipped.

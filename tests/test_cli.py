@@ -108,7 +108,8 @@ def test_phantom_writes_a_cohort_that_doctor_finds_in_order(tmp_path):
     assert all(p.is_relative_to(out) and p.is_file() for s in manifest for p in s.files.values())
     assert nib.load(manifest.subjects[0].label).header.get_zooms() == (4, 4, 4)
     told = done("doctor", out / "data_manifest.csv")
-    assert told == f"{out / 'data_manifest.csv'}: 3 subjects, t1n, t1c, t2w, t2f; nothing to mend\n"
+    assert f"{out / 'data_manifest.csv'}: 3 subjects, t1n, t1c, t2w, t2f; " in told
+    assert "0 errors" in told
     before = listing(out / "4mm")
     done("phantom", "--out", out, "--subjects", 3, "--spacing", 4)
     assert listing(out / "4mm") == before, "what is there is not made again"
@@ -119,23 +120,48 @@ def test_doctor_tells_every_fault_and_fails(shrunk):
     result = call("doctor", faulty)
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
-    assert len(lines) == 9
-    assert all(line.startswith("error: subject phantom-00") and "no such file" in line for line in lines)
+    assert all(line.startswith("error: subject phantom-00") and "no such file" in line for line in lines[:9])
+    assert lines[-1].startswith(f"{faulty}: 9 subjects, t1n, t1c, t2w, t2f; 9 errors, ")
     as_json = call("doctor", faulty, "--json")
     assert as_json.exit_code == 1
     findings = json.loads(as_json.stdout)
-    assert [f["severity"] for f in findings] == ["error"] * 9
-    assert set(findings[0]) == {"severity", "subject", "line"}
+    assert [f["severity"] for f in findings][:9] == ["error"] * 9
+    assert findings[0]["code"] == "file-unreadable"
+    assert findings[0]["file"].endswith("nowhere.nii.gz")
+    assert set(findings[0]) == {"severity", "code", "subject", "file", "line", "mend"}
 
 
-def test_doctor_in_json_without_faults_is_an_empty_list(cohort):
-    assert json.loads(done("doctor", cohort, "--json")) == []
+def test_doctor_in_json_without_faults_is_an_empty_list(cohort, tmp_path):
+    rows = [{"subject": f"P{i}", "t1c": str(s.images["t1c"]), "label": str(s.label), "schema": s.schema, "split":
+             ("train", "val", "test")[i % 3]} for i, s in enumerate(read_manifest(cohort))]  # fmt: skip
+    assert json.loads(done("doctor", write_manifest(rows, ("t1c",), tmp_path / "m.csv"), "--json")) == []
+    assert done("doctor", tmp_path / "m.csv").endswith("; nothing to mend; 0 errors, 0 warnings, 0 notes\n")
 
 
-def test_warnings_alone_are_no_failure(shrunk):
+def test_warnings_alone_are_no_failure_unless_it_is_strict(shrunk):
     told = done("doctor", shrunk(split=" "))
     assert told.startswith("warning: ")
     assert "no row has a split" in told
+    assert told.endswith("; 0 errors, 1 warning, 0 notes\n")
+    result = call("doctor", shrunk(split=" "), "--strict")
+    assert (result.exit_code, result.stdout) == (1, told)
+
+
+def test_many_warnings_of_one_kind_are_folded(shrunk):
+    told = done("doctor", shrunk(modalities=("t1c",), label=""))
+    assert told.count("it has no label") == 9
+    from mtg_lab.findings import Finding
+    from mtg_lab.findings import told as lines
+
+    many = [Finding("warning", "saturated", f"P{i}", "", f"subject P{i}: bright", "dim it") for i in range(30)]
+    assert len(list(lines(many))) == 11
+    assert list(lines(many))[-1] == "warning: 20 more of the kind saturated; --json lists them all"
+
+
+def test_doctor_writes_a_page(cohort, tmp_path):
+    told = done("doctor", cohort, "--html", tmp_path / "new" / "page.html")
+    assert told.endswith(f"open {(tmp_path / 'new' / 'page.html').as_uri()}\n")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["page.html"]
 
 
 def test_a_trained_run_is_not_trained_again(cohort, trained):
@@ -240,7 +266,7 @@ def test_index_leads_to_doctor(cohort, tmp_path):
     assert "9 subjects (the phantom: names such as phantom-001-t1c.nii.gz): t1n 9, t1c 9, t2w 9, t2f 9; 9" in told
     assert "9 with a label; none lack a modality; 3 train, 3 val, 3 test" in told
     assert told.endswith(f"{tmp_path / 'm.csv'}; next: mtg-lab doctor {tmp_path / 'm.csv'}\n")
-    assert "nothing to mend" in done("doctor", tmp_path / "m.csv")
+    assert "; 0 errors, " in done("doctor", tmp_path / "m.csv")
     told = done("index", scans, "--modality", "t1c=*-t1c*", "--label", "*-seg*", "--schema", "brats2023", "--out",
                 tmp_path / "n.csv")  # fmt: skip
     assert "by the given patterns" in told
@@ -483,7 +509,7 @@ def test_another_recipe_in_the_same_folder(cohort, trained):
 def test_labels_outside_the_schema(trained, shrunk, tmp_path):
     """The labels are those of 2023; read as those of 2021 the enhancing tumour has no meaning."""
     wrong = shrunk(schema="brats2021")
-    told = "schema brats2021 knows 0, 1, 2, 4; name the right schema or convert"
+    told = "schema brats2021 knows 0, 1, 2, 4; name the right schema (its values fit brats2023, "
     out = ("--split", "val", "--out", tmp_path / "out.csv")  # the patient of val has enhancing tumour
     for command in ("evaluate", "gap"):
         refused(tmp_path, told, command, trained, "--manifest", wrong, *out)

@@ -213,7 +213,7 @@ def test_what_doctor_knows_is_refused_here_as_well(subject, nifti, volumes, tmp_
     nifti(spoilt, volumes["t2f"][:-1])
     refused("subject P1: t2f is 19x24x18, t1c is 20x24x18; resample t2f to t1c's grid or leave its cell empty; file .*")
     nifti(spoilt, volumes["t2f"] * np.float32("nan"))
-    refused("subject P1: NaN or infinite voxels; 'mtg-lab doctor' tells which file")
+    refused("subject P1: t2f has NaN or infinite voxels; replace them in ")
     nifti(spoilt, volumes["t2f"])
     content = spoilt.read_bytes()
     refused("no brain voxel", nifti(tmp_path / "mask.nii.gz", np.zeros(SHAPE, np.uint8)))

@@ -70,7 +70,7 @@ def test_any_other_interruption_passes_and_leaves_nothing_behind(tmp_path, inter
 def test_a_folder_that_cannot_be_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(InputError, match=r"cannot write to the folder .*file.*; choose another with --out"):
+        with pytest.raises(InputError, match=r"cannot write to the folder .*file.*; choose another place"):
             files.make_folder(folder)
         with pytest.raises(InputError, match="cannot write to the folder"):
             files.write_text(folder / "scores.csv", "new")

@@ -6,9 +6,10 @@ import pytest
 
 from mtg_lab import files
 from mtg_lab.data import Preprocessing, cached_dataset
-from mtg_lab.doctor import doctor, load_image, read_voxels
+from mtg_lab.doctor import doctor
 from mtg_lab.errors import InputError
 from mtg_lab.manifest import read_manifest, write_manifest
+from mtg_lab.scans import load_image, read_voxels
 
 
 @pytest.fixture

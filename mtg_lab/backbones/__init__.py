@@ -23,4 +23,6 @@ def build(name: str, modalities: Sequence[str], classes: int, options: Mapping[s
     try:
         return BACKBONES[name](modalities, classes, **options)  # type: ignore[call-arg]
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise InputError(f"backbone {name}: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"backbone {name}: {str(error).splitlines()[0]}; mend its options (--set backbone.NAME=VALUE)"
+        ) from error

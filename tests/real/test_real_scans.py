@@ -1,5 +1,7 @@
 """Three real cohorts from doctor to a mask: foreign orientations, float labels, brain masks, two to four modalities."""
 
+from collections import Counter
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -41,9 +43,30 @@ def run_of(manifests, runs, tiny_recipe):
     return run
 
 
+# What doctor tells of each cohort: severity, code and how often. None is an error: all three can be trained on.
+FOUND = {
+    "open_ms": {("note", "negative-values"): 12, ("note", "split-tiny"): 1},
+    "isles22": {
+        ("note", "negative-values"): 2, ("warning", "split-absent"): 1, ("note", "split-absent"): 1,
+        ("note", "split-tiny"): 1,
+    },
+    "brats15": {
+        ("note", "background"): 6, ("note", "label-float"): 3, ("note", "negative-values"): 6,
+        ("note", "split-tiny"): 1,
+    },
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", COHORTS)
-def test_doctor_finds_nothing(manifests, name):
-    assert [str(f) for f in doctor(manifests[name])] == []
+def test_doctor_knows_the_traits_of_each_cohort(manifests, name):
+    findings = doctor(manifests[name])
+    assert Counter((f.severity, f.code) for f in findings) == FOUND[name]
+    lines = [str(f) for f in findings]
+    if name == "open_ms":
+        assert "note: subject patient07: t2f is negative in 0.42 % of the brain, down to -19.7; " in lines[0]
+    if name == "brats15":
+        assert "t2f has a background of -3.62, not zero; nothing to do, the mask tells what is brain" in lines[0]
+        assert any("the label is stored as float32, all values are whole" in line for line in lines)
 
 
 def test_without_its_mask_a_z_scored_scan_is_warned_of(manifests):
@@ -53,8 +76,25 @@ def test_without_its_mask_a_z_scored_scan_is_warned_of(manifests):
         for s in read_manifest(manifests["brats15"]).split("train")
     ]
     findings = doctor(write_manifest([{**r, "mask": ""} for r in rows], ("t2f", "t1c"), bare))
-    assert [f.severity for f in findings] == ["warning", "warning"]
-    assert all("name a brain mask in the column 'mask'" in f.line for f in findings)
+    backgrounds = [f for f in findings if f.code == "background"]
+    assert [f.severity for f in backgrounds] == ["warning", "warning"]
+    assert all("name a brain mask in the column 'mask'" in f.mend for f in backgrounds)
+
+
+def test_patients_registered_to_one_atlas_are_told_apart_and_a_copy_is_not(manifests, tmp_path):
+    """The sclerosis patients lie in one space, where brains resemble each other most."""
+    subjects = list(read_manifest(manifests["open_ms"]))
+    image = nib.load(subjects[0].images["t1n"])
+    voxels = np.clip(np.asarray(image.dataobj) / 4, 0, 255).astype(np.uint8)[5:-5, 5:-5, 5:-5]
+    affine = image.affine.copy()
+    affine[:3, 3] = nib.affines.apply_affine(affine, (5, 5, 5))
+    nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "copy.nii.gz")
+    rows = [{"subject": s.name, "split": s.split, "t1n": str(s.images["t1n"])} for s in subjects]
+    rows.append({"subject": "again", "split": "test", "t1n": str(tmp_path / "copy.nii.gz")})
+    findings = doctor(write_manifest(rows, ("t1n",), tmp_path / "copies.csv"))
+    (finding,) = [f for f in findings if f.code == "near-identical"]
+    assert finding.severity == "error"
+    assert "patient07 (train), again (test) look like one scan in t1n" in finding.line
 
 
 def test_the_raw_flair_of_the_stroke_case_is_refused_with_file_both_shapes_and_the_mend(
@@ -64,10 +104,10 @@ def test_the_raw_flair_of_the_stroke_case_is_refused_with_file_both_shapes_and_t
     told = "t2f is 512x512x29, adc is 112x112x73; resample t2f to adc's grid or leave its cell empty"
     for order in (modalities, modalities[::-1]):  # whichever comes first, the odd one out is blamed
         manifest = write_manifest(rows, order, tmp_path / "raw.csv")
-        (finding,) = doctor(manifest)
-        assert finding.severity == "error"
-        assert told.replace("adc", order[0] if order[0] != "t2f" else "dwi") in finding.line
-        assert finding.line.endswith("sub-strokecase0009_ses-0001_flair.nii.gz")
+        (finding,) = [f for f in doctor(manifest) if f.severity == "error"]
+        assert finding.code == "grid-shape"
+        assert told.replace("adc", order[0] if order[0] != "t2f" else "dwi") in str(finding)
+        assert finding.file.endswith("sub-strokecase0009_ses-0001_flair.nii.gz")
     with pytest.raises(InputError, match=r"sub-strokecase0009: t2f is 512x512x29, dwi is 112x112x73; resample .*flair"):
         train(tiny_recipe(manifest=str(manifest)), tmp_path / "run")
 
