@@ -31,6 +31,7 @@ from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
 from mtg_lab.hardware import use_bf16
 from mtg_lab.manifest import Manifest
+from mtg_lab.missingness import availability, save_pattern
 from mtg_lab.progress import progress
 from mtg_lab.recipes import Recipe, override, preset, suite
 from mtg_lab.runs import Run, load_run
@@ -72,7 +73,8 @@ def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0,
                     _Training(recipe, digest, target, teacher, workers).run(checkpoint_steps)
                 except InputError:
                     if fresh and processes.is_main_process and not (target / CHECKPOINT).is_file():
-                        for name in ("recipe.json", "log.txt"):  # a cohort that was refused is no interrupted run
+                        # A cohort that was refused is no interrupted run.
+                        for name in ("recipe.json", "log.txt", "missing.csv", "missing.rule.json"):
                             (target / name).unlink(missing_ok=True)
                     raise
             processes.wait_for_everyone()
@@ -318,6 +320,8 @@ def _write_description(folder: Path, recipe: Recipe, digest: str, cohort: Manife
         "teacher_hash": teacher.digest if teacher else None,
     }
     write_text(folder / "recipe.json", json.dumps(description, indent=2))
+    if recipe.missing:
+        save_pattern(availability(cohort), folder / "missing.csv", recipe.missing)
 
 
 def _environment(accelerator: Accelerator) -> dict[str, Any]:
