@@ -73,8 +73,7 @@ def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0,
                     _Training(recipe, digest, target, teacher, workers).run(checkpoint_steps)
                 except InputError:
                     if fresh and processes.is_main_process and not (target / CHECKPOINT).is_file():
-                        # A cohort that was refused is no interrupted run.
-                        for name in ("recipe.json", "log.txt", "missing.csv", "missing.rule.json"):
+                        for name in ("recipe.json", "log.txt", "missing.csv", "missing.rule.json"):  # not interrupted
                             (target / name).unlink(missing_ok=True)
                     raise
             processes.wait_for_everyone()
