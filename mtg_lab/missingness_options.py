@@ -46,8 +46,7 @@ def split_text(text: str) -> tuple[str, dict[str, Any], int | None]:
         InputError: an unknown rule, or options where the rule takes none.
     """
     rule, colon, rest = text.strip().partition(":")
-    if rule not in RULES:
-        raise InputError(f"unknown rule of missingness {rule!r}; there are: {', '.join(RULES)}{_nearest(rule)}")
+    _known(rule)
     parts = [p for p in rest.split(",") if p.strip()]
     seed = None
     if rule != "site":  # where seed= could be a site's name, and nothing is drawn
@@ -71,8 +70,7 @@ def checked_options(rule: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: an unknown rule or option, one that is missing, or a value of no use.
     """
-    if rule not in RULES:
-        raise InputError(f"unknown rule of missingness {rule!r}; there are: {', '.join(RULES)}{_nearest(str(rule))}")
+    _known(rule)
     if not isinstance(options, Mapping):
         raise InputError(f"the options of rule {rule} are {options!r}; give names with values, as {EXAMPLES[rule]}")
     known = RULES[rule]
@@ -167,9 +165,11 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _nearest(rule: str) -> str:
-    near = get_close_matches(rule, RULES, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def _known(rule: Any) -> None:
+    if str(rule) not in RULES:
+        near = get_close_matches(str(rule), RULES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"unknown rule of missingness {rule!r}; there are: {', '.join(RULES)}{hint}")
 
 
 _CHECKS: dict[str, Any] = {

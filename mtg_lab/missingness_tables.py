@@ -1,5 +1,6 @@
 """Patterns of missingness as tables: what a manifest has, how much is there, to a CSV and back."""
 
+import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,25 +47,31 @@ def read_pattern(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: no such file, no column ``subject``, a cell that is not 0 or 1, a subject twice or with nothing.
     """
+    path = Path(path)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (OSError, ValueError) as error:  # what pandas raises for bad CSV is a ValueError
+        with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets begin with a byte-order mark
+            header, *rows = [[cell.strip() for cell in cells] for cells in csv.reader(stream) if any(cells)] or [[]]
+    except (OSError, ValueError, csv.Error) as error:  # a UnicodeDecodeError is a ValueError
         told = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(
             f"cannot read the table of missingness {path} ({told}); make one with 'mtg-lab missing'"
         ) from error
-    table.columns = [vocabulary.canonical_modality(str(c)) for c in table.columns]
+    for cells in rows:
+        if len(cells) != len(header):
+            raise InputError(f"{path}: {len(cells)} cells in the row of {cells[0]}, the header has {len(header)}")
+    table = pd.DataFrame(rows, columns=[vocabulary.canonical_modality(c) for c in header], dtype=object)
     modalities = [c for c in table.columns if c != "subject"]
-    if "subject" not in table or not modalities or len(set(table.columns)) < len(table.columns):
-        raise InputError(f"{path}: the header is {', '.join(table.columns)}; it must be subject and each modality once")
-    table = table.set_index(table.pop("subject").str.strip().rename("subject"))
+    if "subject" not in table or not modalities or not rows or len(set(table.columns)) < len(table.columns):
+        raise InputError(
+            f"{path}: the header is {', '.join(table.columns)}; give subject and each modality once, and rows"
+        )
+    table = table.set_index("subject")
     if not table.index.is_unique:
         raise InputError(f"{path}: subject {table.index[table.index.duplicated()][0]} occurs twice; keep one row")
     for column in modalities:
-        cells = table[column].str.strip()
-        for name, cell in cells[~cells.isin(["0", "1"])].items():
+        for name, cell in table.loc[~table[column].isin(["0", "1"]), column].items():
             raise InputError(f"{path}: subject {name}, {column} is {cell!r}; write 1 (there) or 0 (missing)")
-        table[column] = cells == "1"
+        table[column] = table[column] == "1"
     for name in table.index[~table.any(axis=1)]:
         raise InputError(f"{path}: subject {name} has nothing; give it a modality or drop its row")
     return table.astype(bool)
