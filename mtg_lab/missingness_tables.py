@@ -59,7 +59,7 @@ def read_pattern(path: str | Path) -> pd.DataFrame:
     for cells in rows:
         if len(cells) != len(header):
             raise InputError(f"{path}: {len(cells)} cells in the row of {cells[0]}, the header has {len(header)}")
-    table = pd.DataFrame(rows, columns=[vocabulary.canonical_modality(c) for c in header], dtype=object)
+    table = pd.DataFrame(rows, columns=[vocabulary.canonical_modality(c) for c in header])
     modalities = [c for c in table.columns if c != "subject"]
     if "subject" not in table or not modalities or not rows or len(set(table.columns)) < len(table.columns):
         raise InputError(
