@@ -9,17 +9,25 @@ Every arm has the same network, steps and learning rate. ``dropout_long`` has as
 student together. Choose settings on ``val`` with ``--vary``, with as many trials for a baseline as for a student, and
 score the chosen ones once on ``test``. Runs are recipes: what is trained is not trained again, so a study that was
 stopped goes on where it was. Writes scores.csv, gaps.csv and runs.csv (one line a run: mean scores, gap, seconds)
-after every run, and at the end differences.csv (paired over subjects and seeds, 95 % intervals).
+after every run, about.json (command, protocol, versions), and at the end differences.csv (paired over subjects and
+seeds, 95 % intervals) and curve.csv (scores averaged over subsets of one size). Notebook 06 shows what a study of the
+lab preset found, from these files in mtg_lab/results/alignment_study.
 """
 
 import argparse
 import itertools
+import json
 import multiprocessing
 import os
+import platform
+import shlex
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -173,15 +181,29 @@ def main() -> None:
         print(f"{time.perf_counter() - started:.0f} s, {len(found)}/{len(recipes)}", *tables[2].round(4).values[0])
         for name, parts in zip(("scores", "gaps", "runs"), zip(*found, strict=True), strict=True):
             pd.concat(parts, ignore_index=True).to_csv(options.out / f"{name}.csv", index=False)
+        (options.out / "about.json").write_text(json.dumps(about(tables[0]), indent=2))
     if found:
         report(found, options.out)
     print(f"wall time {time.perf_counter() - started:.0f} s")
 
 
+def about(scores: pd.DataFrame) -> dict[str, object]:
+    """What a reader needs to repeat the study."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": date.today().isoformat(),
+        "python": platform.python_version(),
+        "packages": {p: version(p) for p in ("mtg-lab", "torch", "monai", "numpy")},
+        "protocol": scores.attrs["protocol"],
+    }
+
+
 def report(found: list[Tables], out: Path) -> None:
     """Means over seeds with their spread, the gap, and paired differences."""
-    from mtg_lab.evaluation import paired_difference
+    from mtg_lab.evaluation import missingness_curve, paired_difference
 
+    curves = [missingness_curve(t[0]).assign(**t[2][["arm", "settings", "seed"]].iloc[0]) for t in found]
+    pd.concat(curves).round({"value": 4}).to_csv(out / "curve.csv", index=False)
     runs = pd.concat([t[2] for t in found], ignore_index=True)
     means = [c for c in runs.columns if c.startswith("dice")]
     measured = [c for c in ("centroid_gap", "relative_gap", "effective_rank", "latent_scale") if c in runs]

@@ -13,6 +13,8 @@ from typing import Any
 import click
 
 from mtg_lab import __version__
+from mtg_lab.cli_cohort import convert, export, index
+from mtg_lab.cli_cohort import pairs as _pairs
 from mtg_lab.cli_missing import missing
 from mtg_lab.errors import InputError
 
@@ -37,7 +39,8 @@ def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
 
-main.add_command(missing)
+for _command in (index, export, convert, missing):
+    main.add_command(_command)
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
 _MANIFEST = click.option("--manifest", default="", metavar="M", help="cohort; empty for the committed phantom")
@@ -74,26 +77,6 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
     except OSError as fault:
         raise InputError(f"cannot write the phantom to {out} ({fault.strerror or fault}); free space") from fault
     click.echo(str(write_manifest(rows, generator.MODALITIES, out / "data_manifest.csv")))
-
-
-@main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("data_manifest.csv"))
-@click.option("--schema", default="", help="label schema, where the names of the files do not tell it")
-@click.option("--modality", "patterns", multiple=True, metavar="NAME=PATTERN", help="e.g. t1c='*T1POST*'; repeatable")
-@click.option("--label", default="", metavar="PATTERN", help="label files, with --modality")
-@click.option("--mask", default="", metavar="PATTERN", help="brain masks, with --modality")
-@click.option("--split", default="60:15:25", metavar="TRAIN:VAL:TEST", help="shares of the subjects")
-@click.option("--seed", default=0, help="of the split")
-def index(folder: Path, out: Path, schema: str, patterns: tuple[str, ...], label: str, mask: str, split: str,
-          seed: int) -> None:  # fmt: skip
-    """Write a manifest for a folder of scans: BraTS 2018-2024 by its names, anything else by patterns."""
-    from mtg_lab.indexing import index_folder
-
-    found = index_folder(folder, schema=schema, patterns=_pairs(patterns, "--modality"), label=label, mask=mask,
-                         shares=split, seed=seed)  # fmt: skip
-    found.write(out)
-    click.echo(f"{found.told()}\n{out}; next: mtg-lab doctor {out}")
 
 
 @main.command()
@@ -287,17 +270,6 @@ def _report(outcomes: Any, out: Path) -> None:
         where = f", cell {outcome.cell}" if outcome.cell else ""
         click.echo(f"mtg-lab: {outcome.notebook}{where} {outcome.status}: {outcome.message}", err=True)
     sys.exit(1 if failed else 0)
-
-
-def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise click.UsageError(f"{option} {text}: write it as NAME=VALUE")
-    pairs = [text.split("=", 1) for text in texts]
-    for name, _ in pairs:
-        if [n for n, _ in pairs].count(name) > 1:
-            raise InputError(f"{option} {name}: given twice; keep one of them")
-    return dict(pairs)
 
 
 def _kept(run: Any) -> Any:

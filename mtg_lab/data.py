@@ -30,7 +30,7 @@ from monai.transforms import (
 )
 from torch.utils.data import Dataset
 
-from mtg_lab import missingness, vocabulary
+from mtg_lab import missingness
 from mtg_lab.doctor import grid_faults, label_fault, load_image, read_voxels
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, written_aside
@@ -103,7 +103,7 @@ def label_classes(voxels: np.ndarray, subject: Subject) -> np.ndarray:
     Raises:
         InputError: a value is outside the schema.
     """
-    schema = vocabulary.schema(str(subject.schema))
+    schema = subject.label_schema
     if fault := label_fault(voxels, schema):
         raise InputError(f"subject {subject.name}: {fault} {subject.label}")
     rounded = np.rint(voxels).astype(np.int64)
@@ -199,6 +199,8 @@ def _cache_key(item: Mapping[str, Any], modalities: Sequence[str], settings: Pre
     """At the top of the module, as workers that are spawned have to unpickle it."""
     subject: Subject = item["subject"]
     facts = [_CACHE_VERSION, subject_fingerprint(subject), subject.schema, list(modalities), sorted(subject.images)]
+    if subject.definition:
+        facts.append(subject.definition.to_json())
     return hashlib.sha256(json.dumps([*facts, asdict(settings)]).encode()).hexdigest()[:32].encode()
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from mtg_lab import vocabulary
 from mtg_lab.errors import InputError
-from mtg_lab.files import content_fingerprint
+from mtg_lab.files import content_fingerprint, file_and_volume, is_there
 from mtg_lab.manifest import Manifest, Subject, parse_manifest
 from mtg_lab.progress import progress
+from mtg_lab.volumes import one_volume
 
 # Affines of one patient's sequences differ in the last digits after resampling; this far apart, at the corner of the
 # volume where it shows most, is no difference.
@@ -113,21 +114,26 @@ def examine(subject: Subject) -> Iterator[Finding]:
 def load_image(path: Path | nib.Nifti1Image) -> nib.Nifti1Image:
     """A 3-D NIfTI image, header read, voxels not yet; an image that is loaded already is passed on.
 
+    A path that ends in ``[k]`` is the k-th volume of a 4-D file; no other volume of it is kept in memory.
+
     Raises:
-        InputError: no such file, not NIfTI, or not three-dimensional.
+        InputError: no such file or volume, not NIfTI, or not three-dimensional.
     """
     if isinstance(path, nib.Nifti1Image):
         return path
-    if not path.is_file():
-        raise InputError(f"no such file: {path}; mend the path or leave the cell empty")
+    file, volume = file_and_volume(path)
+    if not file.is_file():
+        raise InputError(f"no such file: {file}; mend the path or leave the cell empty")
     try:
-        image = nib.Nifti1Image.from_filename(path)
+        image = nib.Nifti1Image.from_filename(file)
     except Exception as fault:  # nibabel, gzip and zlib have no base class in common
         raise InputError(
-            f"{path} is not a readable NIfTI file ({_first_line(fault)}); convert or copy it again"
+            f"{file} is not a readable NIfTI file ({_first_line(fault)}); convert or copy it again"
         ) from fault
+    if volume is not None or len(image.shape) == 4:
+        image = one_volume(image, volume)
     if len(image.shape) != 3:
-        raise InputError(f"{path} has shape {_size(image.shape)}; three dimensions are needed, split it by channel")
+        raise InputError(f"{path} has shape {_size(image.shape)}; three dimensions are needed, convert it")
     if image.get_data_dtype().kind not in "iuf":
         raise InputError(f"{path} holds {image.get_data_dtype()} voxels; one real number a voxel is needed, convert it")
     return image
@@ -177,7 +183,7 @@ def grid_fault(name: str, image: nib.Nifti1Image, reference: str, other: nib.Nif
 
 
 def _label_faults(subject: Subject, voxels: np.ndarray) -> Iterator[Finding]:
-    schema = vocabulary.schema(str(subject.schema))
+    schema = subject.label_schema
     if fault := label_fault(voxels, schema):
         yield Finding("error", subject.name, f"subject {subject.name}: {fault} {subject.label}")
     elif not np.isin(np.rint(voxels), schema.values).any():
@@ -216,7 +222,7 @@ def _duplicates(manifest: Manifest) -> Iterator[Finding]:
     uses: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for subject in manifest:
         for column, path in subject.files.items():
-            if column != "mask" and path.is_file():
+            if column != "mask" and is_there(path):
                 uses[content_fingerprint(path)].append((subject.name, column))
     for places in uses.values():
         if len(places) > 1:

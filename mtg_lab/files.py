@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -62,11 +64,52 @@ def written_aside(target: str | Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+@contextmanager
+def folder_aside(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``target``; rename it into place on success, remove it on failure.
+
+    Raises:
+        InputError: ``target`` holds something already, or the folder cannot be written to (also a full disk).
+    """
+    target = Path(os.path.abspath(target))
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise InputError(f"{target} is there already; name a new folder with --out, or move this one away")
+    make_folder(target.parent)
+    aside = target.parent / f".aside-{uuid.uuid4().hex}"
+    try:
+        aside.mkdir()
+        yield aside
+        if target.is_dir():
+            target.rmdir()
+        aside.rename(target)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target} ({error.strerror or error}); free space or choose another place"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def write_text(target: str | Path, text: str) -> Path:
     """Write ``text`` to ``target``, whole or not at all."""
     with written_aside(target) as aside:
         aside.write_text(text, encoding="utf-8")
     return Path(target)
+
+
+# A cell such as imagesTr/BRATS_001.nii.gz[2]: the third volume of a file that holds several.
+_VOLUME = re.compile(r"(?P<file>.+\.nii(?:\.gz)?)\[(?P<index>\d{1,6})\]", re.IGNORECASE)
+
+
+def file_and_volume(path: str | Path) -> tuple[Path, int | None]:
+    """The file that a manifest's cell means, and which of its volumes: ``a.nii[2]`` is ``(a.nii, 2)``, else None."""
+    found = _VOLUME.fullmatch(str(path))
+    return (Path(found["file"]), int(found["index"])) if found else (Path(path), None)
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether the file that a manifest's cell means exists."""
+    return file_and_volume(path)[0].is_file()
 
 
 _GZIP_SMALLEST = 18  # header of 10 bytes, trailer of 8
@@ -77,10 +120,12 @@ def content_fingerprint(path: str | Path) -> str:
 
     A gzip file carries the CRC-32 and the length of its content in its last eight bytes, so a ``.nii.gz`` is
     fingerprinted without being read; other files are hashed whole, and so are those in blocks (bgzip), whose last
-    block is empty.
+    block is empty. A volume of a 4-D file has the fingerprint of the file and its number.
     """
-    state = Path(path).stat()
-    return _fingerprint(Path(path), state.st_size, state.st_mtime_ns)
+    file, volume = file_and_volume(path)
+    state = file.stat()
+    digest = _fingerprint(file, state.st_size, state.st_mtime_ns)
+    return digest if volume is None else f"{digest}[{volume}]"
 
 
 @lru_cache(maxsize=100_000)  # asked at every access to a cached sample

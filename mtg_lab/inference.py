@@ -97,10 +97,12 @@ def predict(
         run: a trained run.
         mask: brain mask, needed when the images' background is not zero.
         window: edge of the sliding window in voxels of the working grid; None chooses (see :func:`choose_window`).
-        images: modality (aliases are understood) to file or nibabel image; all in one grid.
+        images: modality (aliases are understood) to file or nibabel image; all in one grid. ``a.nii.gz[2]`` is the
+            third volume of a 4-D file.
 
     Returns:
-        uint8 image with the integers of the run's label schema, with shape and affine of the input.
+        Image with the integers of the run's label schema (uint8, or uint16 where one exceeds 255), with shape and
+        affine of the input.
 
     Raises:
         InputError: no image, an unknown modality or one under two names, grids that differ, an unreadable file.
@@ -122,7 +124,8 @@ def predict(
     reference = next(iter(ordered.values()))
     native = load_image(reference)
     classes = to_native(logits.softmax(dim=0), sample["affine"], native)
-    integers = np.array([0, *run.schema.values], dtype=np.uint8)[classes]
+    values = [0, *run.schema.values]
+    integers = np.array(values, dtype=np.min_scalar_type(max(values)))[classes]
     return nib.Nifti1Image(integers, native.affine)
 
 

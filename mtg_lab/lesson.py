@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
 from mtg_lab import __version__
+from mtg_lab.errors import InputError
 from mtg_lab.figures import save
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
 from mtg_lab.hardware import default_device
@@ -74,6 +76,24 @@ def begin(name: str, preset: str, out: str = "") -> Lesson:
         f"device {default_device()}, preset {preset}"
     )
     return Lesson(name, folder)
+
+
+def measured(study: str) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """What a study that takes hours found, as it comes with the package: its tables by name, and how it was made.
+
+    Args:
+        study: a folder of ``mtg_lab/results``, such as ``alignment_study``.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    folder = files("mtg_lab") / "results" / study
+    if not folder.is_dir():
+        known = sorted(f.name for f in (files("mtg_lab") / "results").iterdir() if f.is_dir())
+        raise InputError(f"no study {study!r} comes with the package; there are: {', '.join(known)}")
+    tables = {f.name: io.StringIO(f.read_text()) for f in folder.iterdir() if f.name.endswith(".csv")}
+    about = json.loads((folder / "about.json").read_text())
+    return {name.removesuffix(".csv"): pd.read_csv(text) for name, text in tables.items()}, about
 
 
 def check(right: bool, praise: str, hint: str) -> None:

@@ -1,6 +1,5 @@
 """``data_manifest.csv``: one row a subject, one column a modality, and how its files are found or synthesised."""
 
-import csv
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,9 @@ import pandas as pd
 
 from mtg_lab import vocabulary
 from mtg_lab.errors import InputError
-from mtg_lab.files import cache_folder, content_fingerprint, make_folder, written_aside
+from mtg_lab.files import cache_folder, content_fingerprint, is_there, make_folder, written_aside
+from mtg_lab.manifest_files import own_schema, read_cells
+from mtg_lab.schemas import LabelSchema
 
 RESERVED = ("subject", "split", "site", "seed", "schema", "label", "mask")
 SPLITS = ("train", "val", "test")
@@ -23,8 +24,9 @@ class Subject:
     """One row: a subject's files, in one grid.
 
     Attributes:
-        images: modality to file, absent modalities left out.
+        images: modality to file, absent modalities left out; ``a.nii.gz[2]`` is the third volume of a 4-D file.
         seed: seed of a synthetic subject, None for a real one.
+        definition: the schema itself, where a file beside the manifest defines it.
     """
 
     name: str
@@ -35,6 +37,16 @@ class Subject:
     mask: Path | None = None
     site: str | None = None
     seed: int | None = None
+    definition: LabelSchema | None = None
+
+    @property
+    def label_schema(self) -> LabelSchema:
+        """What the integers of the label mean.
+
+        Raises:
+            InputError: the row names no schema, or none that exists.
+        """
+        return self.definition or vocabulary.schema(str(self.schema))
 
     @property
     def files(self) -> dict[str, Path]:
@@ -87,17 +99,18 @@ class Manifest:
         return replace(self, subjects=tuple(chosen))
 
     @property
-    def schema(self) -> vocabulary.LabelSchema:
+    def schema(self) -> LabelSchema:
         """The one label schema of the cohort.
 
         Raises:
             InputError: rows name none, or more than one.
         """
-        names = {s.schema for s in self.subjects if s.schema}
+        schemas = {s.schema: s.label_schema for s in self.subjects if s.schema}
+        names = set(schemas)
         if len(names) != 1:
             found = ", ".join(sorted(names)) or "none"
             raise InputError(f"{self.path}: one label schema is needed, found {found}; fill the column 'schema'")
-        return vocabulary.schema(names.pop())
+        return schemas[names.pop()]
 
     def materialise(self, workers: int | None = None) -> "Manifest":
         """Synthesise the files of seeded rows that are not there yet; files of real rows are only checked.
@@ -109,7 +122,7 @@ class Manifest:
             for column, path in subject.files.items():
                 if subject.seed is None:
                     _check_file(subject, column, path)
-        todo = [s for s in self.subjects if s.seed is not None and not all(p.is_file() for p in s.files.values())]
+        todo = [s for s in self.subjects if s.seed is not None and not all(map(is_there, s.files.values()))]
         if todo:
             _synthesise(todo, workers)
         return self
@@ -119,6 +132,8 @@ class Manifest:
         digest = hashlib.sha256(repr(self.modalities).encode())
         for s in self.subjects:
             digest.update(repr((s.name, s.split, s.schema, s.site, sorted(s.files))).encode())
+            if s.definition:
+                digest.update(repr(s.definition.to_json()).encode())
             digest.update(subject_fingerprint(s).encode())
         return digest.hexdigest()[:16]
 
@@ -153,7 +168,7 @@ def subject_fingerprint(subject: Subject) -> str:
 
 
 def _check_file(subject: Subject, column: str, path: Path) -> None:
-    if not path.is_file():
+    if not is_there(path):
         mend = "mend the path" if column == "label" else "mend the path or leave the cell empty"
         raise InputError(f"subject {subject.name}: {column} does not exist: {path}; {mend}")
 
@@ -191,7 +206,8 @@ def parse_manifest(path: str | Path = "") -> tuple[Manifest, list[str]]:
         InputError: the file itself is of no use: missing, not CSV, without subjects or without modalities.
     """
     path = Path(path) if str(path) else default_manifest()
-    (_, header), *lines = _read_csv(path)
+    (_, header), *lines = read_cells(path)
+    own = own_schema(path)
     columns = [vocabulary.canonical_modality(c) for c in header]
     modalities = tuple(c for c in columns if c not in RESERVED)
     if fault := _header_fault(header, columns):
@@ -206,12 +222,12 @@ def parse_manifest(path: str | Path = "") -> tuple[Manifest, list[str]]:
         if len(cells) != len(columns):
             fault = f"{len(cells)} cells, the header has {len(columns)}; give every column its cell, empty if need be"
         else:
-            fault = _row_fault(row, modalities, seen)
+            fault = _row_fault(row, modalities, seen, own)
         seen.add(row.get("subject", ""))
         if fault:
             faults.append(f"{path}, line {number}: {fault}")
         else:
-            subjects.append(_subject(row, modalities, path.parent))
+            subjects.append(_subject(row, modalities, path.parent, own))
     return Manifest(path, modalities, tuple(subjects)), faults
 
 
@@ -224,24 +240,6 @@ def write_manifest(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str],
     with written_aside(path) as aside:
         table.to_csv(aside, index=False, lineterminator="\n")
     return Path(path)
-
-
-def _read_csv(path: Path) -> list[tuple[int, list[str]]]:
-    """Line number and stripped cells of every line that is not blank, the header first."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"the manifest {path} {what}; make one with 'mtg-lab index FOLDER' or 'mtg-lab phantom'")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets begin with a byte-order mark
-            reader = csv.reader(stream)
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
-    except (csv.Error, ValueError, OSError) as error:  # a UnicodeDecodeError is a ValueError
-        raise InputError(
-            f"{path} is not a readable CSV file ({str(error).splitlines()[0]}); save it as CSV, UTF-8"
-        ) from error
-    if not lines:
-        raise InputError(f"{path} is empty; its first line names the columns subject, split, schema, label, modalities")
-    return lines
 
 
 def _header_fault(header: Sequence[str], columns: Sequence[str]) -> str | None:
@@ -260,7 +258,9 @@ def _header_fault(header: Sequence[str], columns: Sequence[str]) -> str | None:
     return None
 
 
-def _row_fault(row: Mapping[str, str], modalities: Sequence[str], seen: set[str]) -> str | None:
+def _row_fault(
+    row: Mapping[str, str], modalities: Sequence[str], seen: set[str], own: LabelSchema | None
+) -> str | None:
     name = row["subject"]
     if not name:
         return "the cell 'subject' is empty; give every row a name"
@@ -276,7 +276,7 @@ def _row_fault(row: Mapping[str, str], modalities: Sequence[str], seen: set[str]
         return f"subject {name}: the row is empty, no modality has a file; fill one or drop it"
     if row.get("label") and not row.get("schema"):
         return f"subject {name}: a label needs a schema; fill 'schema' ({', '.join(vocabulary.SCHEMAS)})"
-    if row.get("schema") and row["schema"] not in vocabulary.SCHEMAS:
+    if row.get("schema") and (own is None or row["schema"] != own.name):
         try:
             vocabulary.schema(row["schema"])
         except InputError as error:
@@ -284,10 +284,10 @@ def _row_fault(row: Mapping[str, str], modalities: Sequence[str], seen: set[str]
     return None
 
 
-def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path) -> Subject:
+def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path, own: LabelSchema | None) -> Subject:
     seed = int(row["seed"]) if row.get("seed") else None
     files = {c: folder / row[c] for c in (*modalities, "label", "mask") if row.get(c)}
-    if seed is not None and not all(path.is_file() for path in files.values()):
+    if seed is not None and not all(map(is_there, files.values())):
         from mtg_lab import phantom
 
         cache = cache_folder("phantom", f"v{phantom.GENERATOR_VERSION}")
@@ -301,6 +301,7 @@ def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path) ->
         mask=files.get("mask"),
         site=row.get("site") or None,
         seed=seed,
+        definition=own if own and row.get("schema") == own.name else None,
     )
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from mtg_lab import vocabulary
 from mtg_lab.errors import InputError
-from mtg_lab.files import content_fingerprint
+from mtg_lab.files import content_fingerprint, is_there
 from mtg_lab.manifest import Manifest, Subject
 from mtg_lab.missingness_draws import (
     PASSION_SEED,
@@ -178,11 +178,11 @@ def tumour_volume_ml(subject: Subject) -> float:
     Raises:
         InputError: there is no label or schema, or the file cannot be read.
     """
-    if subject.label is None or subject.schema is None:
+    if subject.label is None:
         raise InputError(f"subject {subject.name} has no label; the rule case reads its tumour's volume, fill the cell")
-    if not subject.label.is_file():
+    if not is_there(subject.label):
         raise InputError(f"subject {subject.name}: label does not exist: {subject.label}; mend the path")
-    return _volume_ml(subject.label, content_fingerprint(subject.label), subject.schema)
+    return _volume_ml(subject.label, content_fingerprint(subject.label), subject.label_schema.values)
 
 
 # --- the rules: bool, subjects x modalities; what a subject lacks is taken away afterwards ---------------------------
@@ -282,11 +282,11 @@ def _like(frame: pd.DataFrame, values: Any) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=10_000)  # a recipe asks at every look at its cohort
-def _volume_ml(label: Path, _fingerprint: str, schema: str) -> float:
+def _volume_ml(label: Path, _fingerprint: str, values: tuple[int, ...]) -> float:
     from mtg_lab.doctor import load_image, read_voxels
 
     image = load_image(label)
-    inside = np.isin(np.rint(read_voxels(image)), vocabulary.schema(schema).values)
+    inside = np.isin(np.rint(read_voxels(image)), values)
     return float(inside.sum() * abs(np.linalg.det(image.affine[:3, :3])) / 1000)
 
 

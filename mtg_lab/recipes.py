@@ -152,7 +152,7 @@ def preset(name: str, method: str = "dropout", manifest: str = "", seed: int = 0
     scales: dict[str, dict[str, Any]] = {
         "smoke": {"limit": (6, 2, 3), "steps": 40, "preprocessing": Preprocessing(4.0), "sampling": Sampling(32),
                   "backbone_options": {"width": 8, "latent": 4, "depth": 2}},
-        "lab": {"steps": 1000, "preprocessing": Preprocessing(2.0), "sampling": Sampling(48),
+        "lab": {"steps": 1000, "preprocessing": Preprocessing(2.0), "sampling": Sampling(40),
                 "backbone_options": {"width": 8, "latent": 8, "depth": 3}},
         "paper": {"steps": 60_000, "batch": 4, "learning_rate": 1e-3, "preprocessing": Preprocessing(1.0),
                   "sampling": Sampling(80), "backbone_options": {"width": 32, "latent": 16, "depth": 4}},

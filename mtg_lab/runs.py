@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from mtg_lab import vocabulary
 from mtg_lab.backbones import ModalityBackbone
 from mtg_lab.errors import InputError
 from mtg_lab.recipes import Recipe
+from mtg_lab.schemas import LabelSchema, schema, schema_from_json
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Run:
     recipe: Recipe
     digest: str
     modalities: tuple[str, ...]
-    schema: vocabulary.LabelSchema
+    schema: LabelSchema
 
     def backbone(self, device: str | torch.device = "cpu") -> ModalityBackbone:
         """The trained network in eval mode.
@@ -39,12 +39,19 @@ class Run:
         """
         network = self.recipe.build_backbone(self.modalities, self.schema)
         try:
+            with safe_open(self.folder / "weights.safetensors", framework="pt") as stored:
+                meaning = stored.metadata()
             network.load_state_dict(load_file(self.folder / "weights.safetensors"))
         except (SafetensorError, RuntimeError, OSError) as error:
             raise InputError(
                 f"{self.folder}/weights.safetensors does not fit its recipe ({str(error).splitlines()[0]}); "
                 "train the run again in another folder"
             ) from error
+        if meaning and meaning != weights_meaning(self.modalities, self.schema):
+            raise InputError(
+                f"{self.folder}: the weights were trained with other channels or labels than recipe.json says; their "
+                "order must not change, copy both files again or train the run again in another folder"
+            )
         return network.to(device).eval()
 
     @cached_property
@@ -71,6 +78,13 @@ class Run:
                 )
 
 
+def weights_meaning(modalities: tuple[str, ...], schema: LabelSchema) -> dict[str, str]:
+    """What the channels and classes of a network mean, in their order, as it is stored inside the weights' file."""
+    facts = schema.to_json()
+    meaning = {"modalities": list(modalities), "labels": facts["labels"], "regions": facts["regions"]}
+    return {"mtg_lab": json.dumps(meaning)}  # one entry, since the order of several is not kept
+
+
 def load_run(folder: str | Path) -> Run:
     """A finished run from its folder.
 
@@ -89,8 +103,11 @@ def load_run(folder: str | Path) -> Run:
             Recipe.from_json(facts),
             facts["hash"],
             tuple(facts["modalities"]),
-            vocabulary.schema(facts["schema"]),
+            # A run describes its labels itself: its cohort's own schema, or that of another version, is not needed.
+            schema_from_json(facts["schema_definition"]) if "schema_definition" in facts else schema(facts["schema"]),
         )
+        if (run.schema.name, list(run.schema.regions)) != (facts["schema"], facts["regions"]):
+            raise ValueError("its regions are not those of its schema, in their order")
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{description} is damaged ({error}); train the run again in another folder") from error
     if not (folder / "weights.safetensors").is_file():

@@ -3,13 +3,10 @@
 import json
 import math
 import os
-import platform
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +26,13 @@ from mtg_lab.backbones import ModalityBackbone
 from mtg_lab.data import CropStream, cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
-from mtg_lab.hardware import use_bf16
+from mtg_lab.hardware import environment, use_bf16
 from mtg_lab.manifest import Manifest
 from mtg_lab.missingness import availability, save_pattern
 from mtg_lab.progress import progress
 from mtg_lab.recipes import Recipe, override, preset, suite
-from mtg_lab.runs import Run, load_run
+from mtg_lab.runs import Run, load_run, weights_meaning
+from mtg_lab.schemas import check_same_classes
 
 __all__ = ["Recipe", "Run", "load_run", "override", "preset", "suite", "train"]
 
@@ -102,7 +100,7 @@ class _Training:
         self.average.to(self.accelerator.device)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.method, self.optimizer)
         self.data = cached_dataset(training.subjects, training.modalities, recipe.preprocessing)
-        self.classes = training.schema.classes
+        self.classes, self.meaning = training.schema.classes, weights_meaning(training.modalities, training.schema)
         self.workers, self.step, self.history = workers, 0, []  # type: ignore[var-annotated]
         self.between_steps = True  # only then do weights, optimiser, average and step count belong together
 
@@ -232,14 +230,14 @@ class _Training:
             raise self._diverged("the weights are not finite at the end")
         with written_aside(self.folder / "history.csv") as aside:
             pd.DataFrame(self._numbers()).rename_axis("step").to_csv(aside)
-        environment = _environment(self.accelerator) | {
+        facts = environment(self.accelerator) | {
             "seconds": round(seconds, 1),
             "steps_timed": steps,
             "seconds_per_step": round(seconds / max(steps, 1), 4),
         }
-        write_text(self.folder / "environment.json", json.dumps(environment, indent=2))
+        write_text(self.folder / "environment.json", json.dumps(facts, indent=2))
         with written_aside(self.folder / "weights.safetensors") as aside:  # last: it says that the run is whole
-            aside.write_bytes(save(weights))
+            aside.write_bytes(save(weights, metadata=self.meaning))
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         self._log(f"done: {self.step} steps, {seconds:.0f} s")
 
@@ -292,6 +290,7 @@ def _check(recipe: Recipe) -> None:
     if recipe.teacher:
         _check(recipe.teacher)
         of_teacher = recipe.teacher.cohort()
+        check_same_classes(cohort.schema, of_teacher.schema, "the teacher")
         teacher = recipe.teacher.build_backbone(of_teacher.modalities, of_teacher.schema)
     build_method(recipe, cohort, teacher)
 
@@ -315,35 +314,13 @@ def _write_description(folder: Path, recipe: Recipe, digest: str, cohort: Manife
         "modalities": list(cohort.modalities),
         "schema": cohort.schema.name,
         "regions": list(cohort.schema.regions),
+        "schema_definition": cohort.schema.to_json(),
         "cohort": cohort.fingerprint(),
         "teacher_hash": teacher.digest if teacher else None,
     }
     write_text(folder / "recipe.json", json.dumps(description, indent=2))
     if recipe.missing:
         save_pattern(availability(cohort), folder / "missing.csv", recipe.missing)
-
-
-def _environment(accelerator: Accelerator) -> dict[str, Any]:
-    packages = ("mtg-lab", "torch", "monai", "accelerate", "numpy", "nibabel", "nilearn")
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {p: version(p) for p in packages},
-        "device": str(accelerator.device),
-        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
-        "processes": accelerator.num_processes,
-        "precision": accelerator.mixed_precision,
-        "threads": torch.get_num_threads(),
-        "peak_memory_mb": _peak_memory_mb(),
-    }
-
-
-def _peak_memory_mb() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows has no such module
-        return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -20,7 +20,8 @@ from mtg_lab.cli import main
 from mtg_lab.manifest import read_manifest, write_manifest
 from mtg_lab.missingness import Missingness, read_pattern
 
-COMMANDS = ("phantom", "index", "doctor", "train", "evaluate", "gap", "missing", "predict", "run", "sweep")
+COMMANDS = ("phantom", "index", "export", "convert", "doctor", "train", "evaluate", "gap", "missing", "predict", "run",
+            "sweep")  # fmt: skip
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 TINY = ("--preset", "smoke", "--set", "steps=2", "--set", "sampling.crop_voxels=24", "--set", "backbone.width=4")
 
@@ -302,13 +303,33 @@ def test_predict_draws_a_mask_in_the_grid_of_the_one_sequence(cohort, trained, t
 def test_index_leads_to_doctor(cohort, tmp_path):
     scans = cohort.parent / "4mm"
     told = done("index", scans, "--out", tmp_path / "m.csv", "--split", "1:1:1")
-    assert "9 subjects (BraTS names since 2023): t1n 9, t1c 9, t2w 9, t2f 9; 9 with a label" in told
+    assert "9 subjects (the phantom: names such as phantom-001-t1c.nii.gz): t1n 9, t1c 9, t2w 9, t2f 9; 9" in told
+    assert "9 with a label; none lack a modality; 3 train, 3 val, 3 test" in told
     assert told.endswith(f"{tmp_path / 'm.csv'}; next: mtg-lab doctor {tmp_path / 'm.csv'}\n")
     assert "nothing to mend" in done("doctor", tmp_path / "m.csv")
     told = done("index", scans, "--modality", "t1c=*-t1c*", "--label", "*-seg*", "--schema", "brats2023", "--out",
                 tmp_path / "n.csv")  # fmt: skip
     assert "by the given patterns" in told
     assert read_manifest(tmp_path / "n.csv").modalities == ("t1c",)
+
+
+def test_export_and_convert_lead_back_to_index(cohort, tmp_path):
+    folder = tmp_path / "Dataset001_Phantom"
+    assert done("export", cohort, "--to", "nnunet", "--out", folder) == f"{folder}\n"
+    assert "9 subjects (nnU-Net v2: dataset.json" in done("index", folder, "--out", tmp_path / "n.csv")
+    listed = tmp_path / "list.json"
+    assert done("export", cohort, "--to", "monai", "--out", listed) == f"{listed}\n"
+    assert "9 subjects (MONAI datalist: list.json" in done("index", listed, "--out", tmp_path / "l.csv")
+    for name in ("n.csv", "l.csv"):
+        assert [(s.name, s.split) for s in read_manifest(tmp_path / name)] == [
+            (s.name, s.split) for s in read_manifest(cohort)
+        ]
+    out = tmp_path / "converted"
+    assert done("convert", cohort, "--schema", "brats2021", "--out", out) == f"{out / 'data_manifest.csv'}\n"
+    assert read_manifest(out / "data_manifest.csv").schema.name == "brats2021"
+    refused(tmp_path, "is there already", "convert", cohort, "--schema", "brats2021", "--out", out)
+    refused(tmp_path, "no counterpart in lesion", "convert", cohort, "--schema", "lesion", "--out", tmp_path / "x")
+    misused("export", cohort, "--to", "monai", "--copy", "--out", tmp_path / "y.json", told="--copy is for nnunet")
 
 
 # --- notebooks --------------------------------------------------------------------------------------------------------
@@ -584,6 +605,7 @@ def test_predict_refuses_what_it_cannot_read(trained, tmp_path):
         (("--modality", "t1c=*a*", "--modality", "t1c=*b*"), "--modality t1c: given twice"),
         (("--modality", "t1c=*nothing*"), "no scans recognised"),
         (("--label", "*seg*"), "name the modalities too"),
+        (("--modality", "t1c"), "give it a pattern, as in t1c='*T1POST*'; there is no datalist"),
     ],
     ids=str,
 )
@@ -637,7 +659,7 @@ def test_an_interruption_is_told_with_its_own_code(monkeypatch, tmp_path):
         ("predict", "run", "--t1c", "--out", "x.nii.gz"),
         ("predict", "run", "--t1c", "a", "--t1c", "b", "--out", "x.nii.gz"),
         ("index",),
-        ("index", ".", "--modality", "t1c"),
+        ("index", ".", "--modality", "t1c", "--modality", "t2f=*x*"),
         ("run",),
         ("run", "-p", "seed", "--out", "x"),
         ("sweep", "--out", "x"),

@@ -160,7 +160,7 @@ FAULTS = [
     (other_spacing, "error", "subject P2: t2f and t1c share the shape but not the affine (corners lie 0.18 mm apart); "
                              "resample t2f to t1c's grid or leave its cell empty; file {P2-t2f}"),
     (mirrored, "error", "label and t1c share the shape but not the affine (corners lie 28 mm apart); resample label"),
-    (four_channels, "error", "subject P2: t2w: {} has shape 8x10x6x4; three dimensions are needed, split it"),
+    (four_channels, "error", "subject P2: t2w: {} has shape 8x10x6x4, 4 volumes; three dimensions are needed"),
     (no_nifti, "error", "subject P2: t2w: {} is not a readable NIfTI file"),
     (empty_file, "error", "subject P2: t2w: {} is not a readable NIfTI file"),
     (cut_short, "error", "subject P2: t2w: {} is cut short or damaged"),

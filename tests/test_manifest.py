@@ -141,7 +141,7 @@ def test_a_table_of_no_use_is_refused(table, text, told):
 
 def test_a_table_that_is_not_there_is_refused(tmp_path):
     assert "does not exist; make one with 'mtg-lab index FOLDER'" in refusal(tmp_path / "none.csv")
-    assert "is a folder; make one" in refusal(tmp_path)
+    assert f"is a folder; write its manifest with 'mtg-lab index {tmp_path}'" in refusal(tmp_path)
 
 
 def test_a_table_that_is_no_text_is_refused(tmp_path):

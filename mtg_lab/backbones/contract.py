@@ -96,6 +96,25 @@ def mask_latents(latents: Tensor, present: Tensor) -> Tensor:
     return torch.where(present.reshape(shape), latents, torch.zeros((), dtype=latents.dtype, device=latents.device))
 
 
+def encode_present(encoder: nn.Module, images: Tensor, there: Tensor) -> Tensor | None:
+    """What ``encoder`` makes of one modality for the samples that have it, zero for the others; None if nobody has it.
+
+    Absent images are not looked at, and cost nothing.
+
+    Args:
+        encoder: of this modality; normalises within a sample, never over the batch.
+        images: [B, 1, D, H, W].
+        there: bool [B].
+    """
+    rows = there.nonzero()[:, 0]
+    if len(rows) == len(there):
+        return encoder(images)
+    if not len(rows):
+        return None
+    encoded = encoder(images[rows])
+    return encoded.new_zeros(len(there), *encoded.shape[1:]).index_copy(0, rows, encoded)
+
+
 def check_images(images: Tensor, present: Tensor, modalities: tuple[str, ...]) -> None:
     """Refuse shapes that cannot be meant.
 

@@ -8,7 +8,15 @@ from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetUpBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction, check_images, mask_latents
+from mtg_lab.backbones.contract import (
+    Latents,
+    Mixture,
+    ModalityBackbone,
+    Prediction,
+    check_images,
+    encode_present,
+    mask_latents,
+)
 
 FILLS = ("zeros", "anchor")
 _NORM = ("INSTANCE", {"affine": True})
@@ -71,19 +79,26 @@ class UNet(ModalityBackbone):
     def encode(self, images: Tensor, present: Tensor) -> Latents:
         """One scale, full resolution: [B, M, C, D, H, W]; zero where a modality is absent."""
         check_images(images, present, self.modalities)
-        images = mask_latents(images, present)
-        encoded = [encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.encoders)]  # each [B, C, D, H, W]
-        return Latents([mask_latents(torch.stack(encoded, dim=1), present)])
+        encoded = [
+            encode_present(encoder, images[:, m : m + 1], present[:, m]) for m, encoder in enumerate(self.encoders)
+        ]
+        like = next(z for z in encoded if z is not None)  # every sample has one at least
+        return Latents([torch.stack([torch.zeros_like(like) if z is None else z for z in encoded], dim=1)])
 
     def decode(self, latents: Latents, present: Tensor) -> Prediction:
         """Fill absent latents, join modalities as channels, run the U-Net; any grid size (padded inside)."""
         (z,) = latents
-        z = mask_latents(z, present)
         if self.fill == "anchor":
+            z = mask_latents(z, present)
             anchor = self.mixture.barycentre(z, present)  # [B, C, D, H, W]
             z = torch.where(present.reshape(*present.shape, 1, 1, 1, 1), z, anchor[:, None])
+            visible = list(z.unbind(dim=1))
+        else:
+            visible = [_visible(z_m, there) for z_m, there in zip(z.unbind(dim=1), present.unbind(dim=1), strict=True)]
         size = z.shape[-3:]
-        padded = functional.pad(z.flatten(1, 2), _padding(size, 2**self.depth))  # [B, M*C, D', H', W']
+        joined = torch.cat(visible, dim=1)  # [B, M*C, D, H, W]
+        padding = _padding(size, 2**self.depth)
+        padded = functional.pad(joined, padding) if any(padding) else joined
         skips = [self.stem(padded)]
         for down in self.down:
             skips.append(down(skips[-1]))
@@ -102,6 +117,13 @@ class UNet(ModalityBackbone):
 
 def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Module:
     return UnetBasicBlock(3, channels_in, channels_out, 3, stride, norm_name=_NORM, act_name=_ACT)
+
+
+def _visible(latent: Tensor, there: Tensor) -> Tensor:
+    """One modality's latent [B, C, ...], zero for the samples that lack it; no copy where all have it."""
+    if bool(there.all()):
+        return latent
+    return mask_latents(latent[:, None], there[:, None])[:, 0] if bool(there.any()) else torch.zeros_like(latent)
 
 
 def _unpadded(x: Tensor, size: Sequence[int], shrink: int) -> Tensor:
