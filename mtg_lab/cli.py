@@ -16,6 +16,7 @@ from mtg_lab import __version__
 from mtg_lab.cli_cohort import convert, export, index
 from mtg_lab.cli_cohort import pairs as _pairs
 from mtg_lab.cli_doctor import doctor
+from mtg_lab.cli_missing import missing
 from mtg_lab.errors import InputError
 
 
@@ -39,7 +40,7 @@ def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
 
-for _command in (index, export, convert, doctor):
+for _command in (index, export, convert, doctor, missing):
     main.add_command(_command)
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
@@ -87,15 +88,26 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
 @click.option("--teacher", default="", metavar="RUN", help="run folder of the teacher, for --method student")
 @click.option("--seed", default=0, type=click.IntRange(0))
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="e.g. steps=500 or method.align_weight=1")
+@click.option(
+    "--missing",
+    default="",
+    metavar="RULE",
+    help="who lacks what in the training split: a table (missing.csv) "
+    "or a rule as in 'mtg-lab missing --help'; also --set missing.rule=uniform --set missing.seed=3",
+)
 @click.option("--workers", default=0, type=click.IntRange(0), help="processes that prepare samples")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN")
 def train(manifest: str, method: str, backbone: str, preset: str, teacher: str, seed: int, changes: tuple[str, ...],
-          workers: int, out: Path) -> None:  # fmt: skip
+          missing: str, workers: int, out: Path) -> None:  # fmt: skip
     """Train a network; an interrupted run is resumed by the same command, a finished one is not repeated."""
     from mtg_lab import training
     from mtg_lab.notebook_parameters import literal
 
     options: dict[str, Any] = {"teacher": _kept(training.load_run(teacher)).recipe} if teacher else {}
+    if missing:
+        from mtg_lab.missingness import Missingness
+
+        options["missing"] = Missingness.parse(missing).to_json()
     settings = {name: literal(text) for name, text in _pairs(changes, "--set").items()}
     recipe = training.preset(preset, method, manifest, seed, backbone=backbone, **options)
     run = training.train(training.override(recipe, settings), out, workers=workers)
@@ -107,20 +119,26 @@ def train(manifest: str, method: str, backbone: str, preset: str, teacher: str, 
 @click.argument("run", type=click.Path(path_type=Path))
 @_MANIFEST
 @click.option("--split", default="test")
-@click.option("--subset", "subsets", multiple=True, help="e.g. t1c+t2f; by default all; repeatable")
+@click.option("--subset", "named", multiple=True, help="e.g. t1c+t2f; repeatable; by default see --subsets")
+@click.option(
+    "--subsets", default="63", metavar="N|all", help="score all where there are N at most, else a sample of N"
+)
 @click.option("--window", type=click.IntRange(0), help="edge in voxels; 0 the whole volume, by default chosen")
 @click.option("--empty", default="one", help="Dice where the reference is empty: one or nan")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="scores.csv")
 @_JSON
-def evaluate(run: Path, manifest: str, split: str, subsets: tuple[str, ...], window: int | None, empty: str, out: Path,
-             as_json: bool) -> None:  # fmt: skip
+def evaluate(run: Path, manifest: str, split: str, named: tuple[str, ...], subsets: str, window: int | None, empty: str,
+             out: Path, as_json: bool) -> None:  # fmt: skip
     """Score a run on every subset of modalities; a tidy CSV with its protocol beside it."""
     from mtg_lab import evaluation
     from mtg_lab.manifest import read_manifest
     from mtg_lab.runs import load_run
 
-    table = evaluation.evaluate(load_run(run), read_manifest(manifest), split, subsets=subsets or None, window=window,
-                                empty=empty)  # fmt: skip
+    if not (subsets == "all" or subsets.isdecimal()):
+        raise click.UsageError(f"--subsets {subsets}: give a number, or all")
+    most = sys.maxsize if subsets == "all" else int(subsets)
+    table = evaluation.evaluate(load_run(run), read_manifest(manifest), split, subsets=named or None, most_subsets=most,
+                                window=window, empty=empty)  # fmt: skip
     evaluation.save_scores(table, out)
     means = table.pivot_table(index="subset", columns="region", values="value", sort=False)
     if as_json:

@@ -23,8 +23,10 @@ from mtg_lab.inference import choose_window, subset_classes
 from mtg_lab.manifest import Manifest, read_manifest
 from mtg_lab.progress import progress
 from mtg_lab.runs import Run
+from mtg_lab.subset_choice import ALL, MOST_SUBSETS, choose_subsets
 
 EMPTY_RULES = ("one", "nan")
+NAMED = "named"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Protocol:
             rule of BraTS) or ``nan`` (left out).
         precision: of the network's arithmetic.
         metric: what is computed.
+        subset_choice: ``all``, ``named``, or how a sample was drawn, see :func:`mtg_lab.subset_choice.choose_subsets`.
     """
 
     cohort: str
@@ -55,17 +58,22 @@ class Protocol:
     empty: str
     precision: str
     metric: str = "dice"
+    subset_choice: str = ALL
 
     def digest(self) -> str:
         """Eight hexadecimal digits; equal digests mean comparable scores."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        settings = asdict(self)
+        if self.subset_choice in (ALL, NAMED):  # the subsets themselves say it, and older scores stay comparable
+            del settings["subset_choice"]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
     def __str__(self) -> str:
         where = f"windows of {self.window}^3, overlap {self.overlap:g}" if self.window else "whole volume"
+        sample = "" if self.subset_choice in (ALL, NAMED) else f" ({self.subset_choice}, by size)"
         return (
             f"protocol {self.digest()}: {self.metric}, {len(self.cases)} {self.split} cases, {len(self.subsets)} "
-            f"subsets, {'/'.join(self.regions)}, {self.spacing_mm:g} mm grid, {where}, empty reference: {self.empty}, "
-            f"{self.precision}"
+            f"subsets{sample}, {'/'.join(self.regions)}, {self.spacing_mm:g} mm grid, {where}, "
+            f"empty reference: {self.empty}, {self.precision}"
         )
 
 
@@ -75,6 +83,8 @@ def evaluate(
     split: str = "test",
     *,
     subsets: Sequence[str] | None = None,
+    most_subsets: int = MOST_SUBSETS,
+    subset_seed: int = 0,
     window: int | None = None,
     overlap: float = 0.5,
     empty: str = "one",
@@ -89,6 +99,8 @@ def evaluate(
         manifest: cohort or its path.
         split: ``train``, ``val`` or ``test``.
         subsets: names such as ``"t1c+t2f"``; by default all non-empty ones of the modalities the cohort has.
+        most_subsets: where there are more of them (beyond six modalities), a sample of so many is scored.
+        subset_seed: of that sample.
         window: edge of the sliding window in voxels; 0 whole volume, None chooses.
         overlap: of neighbouring windows.
         empty: see :class:`Protocol`.
@@ -115,8 +127,11 @@ def evaluate(
             f"{', '.join(run.schema.regions)}, not {unknown[0]}; evaluate on a cohort with the run's regions"
         )
     scored = [m for m in run.modalities if m in cohort.modalities]
-    wanted = vocabulary.subsets(scored) if subsets is None else [vocabulary.parse_subset(s, scored) for s in subsets]
-    wanted = list(dict.fromkeys(wanted))
+    if subsets is None:
+        choice = choose_subsets(scored, most_subsets, subset_seed)
+        chosen_by, wanted = choice.name, list(choice.subsets)
+    else:
+        chosen_by, wanted = NAMED, list(dict.fromkeys(vocabulary.parse_subset(s, scored) for s in subsets))
     if not wanted:
         raise InputError(f"no subset to score; name some of {', '.join(scored)}, as in t1c+t2f, or leave them out")
     names = [vocabulary.subset_name(s, run.modalities) for s in wanted]
@@ -128,7 +143,7 @@ def evaluate(
     protocol = Protocol(
         cohort.fingerprint(), split, tuple(s.name for s in cohort), tuple(names), tuple(truth_regions),
         run.recipe.preprocessing.spacing_mm, chosen, overlap if chosen else 0.0, empty,
-        "bf16" if use_bf16("auto") else "fp32",
+        "bf16" if use_bf16("auto") else "fp32", subset_choice=chosen_by,
     )  # fmt: skip
     rows = []
     for subject, sample in progress(

@@ -144,20 +144,27 @@ def subset_heatmap(scores: pd.DataFrame, title: str = "") -> Figure:
     regions = list(dict.fromkeys(scores["region"]))
     means = scores.pivot_table(index="subset", columns="region", values="value", aggfunc="mean", sort=False)
     means = means.reindex(index=subsets, columns=regions)
-    figure = Figure(figsize=(2.2 + 0.55 * len(modalities) + 0.9 * len(regions), 1.2 + 0.34 * len(subsets)),
+    row_inches, text, dot = (0.34, 10, 9) if len(subsets) <= 31 else (0.2, 8, 6)  # 63 rows still fit a page
+    figure = Figure(figsize=(2.2 + 0.55 * len(modalities) + 0.9 * len(regions), 1.2 + row_inches * len(subsets)),
                     layout="constrained")  # fmt: skip
     dots, heat = figure.subplots(1, 2, width_ratios=(len(modalities), 1.7 * len(regions)))
+    style = modality_style(modalities)
     for row, subset in enumerate(subsets):
         for column, modality in enumerate(modalities):
             there = modality in subset.split("+")
-            colour = modality_style(modalities)[modality][0]
-            dots.plot(column, row + 0.5, "o", ms=9, mfc=colour if there else "white", mec=colour)
+            colour = style[modality][0]
+            dots.plot(column, row + 0.5, "o", ms=dot, mfc=colour if there else "white", mec=colour)
     dots.set(xticks=range(len(modalities)), xticklabels=modalities, yticks=[], ylim=(len(subsets), 0))
     dots.set_xlim(-0.6, len(modalities) - 0.4)
     dots.xaxis.tick_top()
     dots.spines[:].set_visible(False)
     dots.tick_params(length=0)
-    sns.heatmap(means, annot=True, fmt=".2f", vmin=0, vmax=1, cmap="cividis", cbar=False, ax=heat, yticklabels=False)
+    sns.heatmap(means, annot=True, fmt=".2f", vmin=0, vmax=1, cmap="cividis", cbar=False, ax=heat, yticklabels=False,
+                annot_kws={"fontsize": text})  # fmt: skip
+    sizes = [subset.count("+") for subset in subsets]
+    edges = [row for row in range(1, len(sizes)) if sizes[row] != sizes[row - 1]]
+    dots.hlines(edges, -0.5, len(modalities) - 0.5, color="#cccccc", lw=0.8)
+    heat.hlines(edges, 0, len(regions), color="white", lw=1.5)
     heat.set(xlabel="", ylabel="")
     heat.xaxis.tick_top()
     heat.tick_params(length=0)

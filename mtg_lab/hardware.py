@@ -1,9 +1,16 @@
 """What this machine computes on, and in which precision."""
 
+import platform
+import sys
 from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def default_device() -> torch.device:
@@ -27,3 +34,27 @@ def use_bf16(precision: str) -> bool:
 def precision_context(device: torch.device, precision: str) -> AbstractContextManager:
     """Autocast to bf16 where ``precision`` asks for it (``auto``: where the hardware multiplies it)."""
     return torch.autocast(device.type, torch.bfloat16) if use_bf16(precision) else nullcontext()
+
+
+def environment(accelerator: "Accelerator") -> dict[str, Any]:
+    """Versions, device, precision and peak memory of this process, as a run folder keeps them."""
+    packages = ("mtg-lab", "torch", "monai", "accelerate", "numpy", "nibabel", "nilearn")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {p: version(p) for p in packages},
+        "device": str(accelerator.device),
+        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "threads": torch.get_num_threads(),
+        "peak_memory_mb": _peak_memory_mb(),
+    }
+
+
+def _peak_memory_mb() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such module
+        return None
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))

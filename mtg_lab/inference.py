@@ -1,6 +1,7 @@
 """Encode once, decode many: logits of several subsets from one encoding, and a mask in a patient's own grid."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +20,9 @@ from mtg_lab.hardware import default_device, precision_context
 from mtg_lab.manifest import Subject
 from mtg_lab.runs import Run
 from mtg_lab.scans import load_image
+
+# Logits of so many subsets are held for a whole volume while windows slide; 63 of them would be gigabytes.
+_MASKS_AT_ONCE = 16
 
 
 @torch.inference_mode()
@@ -67,17 +71,18 @@ def subset_logits(
             yield logits[0].float()
         return
 
-    def decode_all(patch: Tensor) -> Tensor:
+    def decode_all(patch: Tensor, some: Tensor) -> Tensor:
         with precision_context(device, precision):
             latents = backbone.encode(patch, anything.expand(len(patch), -1))
-            decoded = [backbone.decode(latents, m.expand(len(patch), -1)).logits.float() for m in stacked]
+            decoded = [backbone.decode(latents, m.expand(len(patch), -1)).logits.float() for m in some]
         return torch.cat(decoded, dim=1)  # [1, S*K, w, w, w]
 
-    joined = sliding_window_inference(
-        image, (window,) * 3, sw_batch_size=1, predictor=decode_all, overlap=overlap, mode="gaussian",
-        device=torch.device("cpu"),
-    )  # fmt: skip
-    yield from joined[0].unflatten(0, (len(stacked), -1))
+    for some in stacked.split(_MASKS_AT_ONCE):
+        joined = sliding_window_inference(
+            image, (window,) * 3, sw_batch_size=1, predictor=partial(decode_all, some=some), overlap=overlap,
+            mode="gaussian", device=torch.device("cpu"),
+        )  # fmt: skip
+        yield from joined[0].unflatten(0, (len(some), -1))
 
 
 def predict(

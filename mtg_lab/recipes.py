@@ -10,6 +10,7 @@ from mtg_lab import backbones, methods, vocabulary
 from mtg_lab.data import Preprocessing, Sampling
 from mtg_lab.errors import InputError
 from mtg_lab.manifest import Manifest, read_manifest
+from mtg_lab.missingness import Missingness
 
 # Part of every hash: raise it when the training loop changes what a recipe computes.
 _RECIPE_VERSION = 4
@@ -34,6 +35,8 @@ class Recipe:
         averaging: horizon of the running average of weights, as a share of the steps.
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the processor multiplies it in hardware.
         seed: of weights, crops, augmentation and drawn subsets.
+        missing: who lacks what in the training split, as :meth:`Missingness.to_json` writes it, such as
+            ``{"rule": "uniform", "seed": 3}``; empty for nothing. A teacher's own recipe decides for the teacher.
     """
 
     manifest: str = ""
@@ -53,11 +56,15 @@ class Recipe:
     averaging: float = 0.05
     precision: str = "auto"
     seed: int = 0
+    missing: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         method = methods.find(self.method)
         object.__setattr__(self, "method_options", methods.checked_options(method, self.method_options))
         object.__setattr__(self, "manifest", str(self.manifest))
+        # In its one form: rules in other words are one recipe, and to miss nothing is no setting.
+        rule = Missingness.from_json(self.missing) if self.missing else Missingness()
+        object.__setattr__(self, "missing", {} if rule.rule == "complete" else rule.to_json())
         if method.needs_teacher and self.teacher is None:
             raise InputError(f"method {self.method} needs a teacher; give --teacher RUN or Recipe(teacher=...)")
         if self.teacher is not None and not method.needs_teacher:
@@ -81,17 +88,20 @@ class Recipe:
             raise InputError(f"precision is {self.precision!r}; it can be auto, fp32 or bf16")
 
     def cohort(self) -> Manifest:
-        """The manifest, cut to ``limit``.
+        """The manifest, cut to ``limit``, its training split without the files that ``missing`` takes away.
 
         Raises:
-            InputError: see :func:`mtg_lab.read_manifest`.
+            InputError: see :func:`mtg_lab.read_manifest` and :meth:`Missingness.pattern`.
         """
-        return read_manifest(self.manifest).limit(*self.limit)
+        cohort = read_manifest(self.manifest).limit(*self.limit)
+        return Missingness.from_json(self.missing).apply(cohort, "train") if self.missing else cohort
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that name the run; the cohort enters by its content, not by its path."""
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("manifest", "teacher")}
         settings = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in settings.items()}
+        if not self.missing:  # so that runs from before this setting keep their names
+            del settings["missing"]
         settings["cohort"] = self.cohort().fingerprint()
         settings["teacher"] = self.teacher.digest() if self.teacher else None
         settings["version"] = _RECIPE_VERSION
@@ -106,7 +116,7 @@ class Recipe:
         return {**{f.name: getattr(self, f.name) for f in fields(self)}, "teacher": self.teacher and
                 self.teacher.to_json(), "preprocessing": asdict(self.preprocessing), "sampling": asdict(self.sampling),
                 "backbone_options": dict(self.backbone_options), "method_options": dict(self.method_options),
-                "limit": list(self.limit)}  # fmt: skip
+                "missing": dict(self.missing), "limit": list(self.limit)}  # fmt: skip
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "Recipe":
@@ -179,13 +189,20 @@ def suite(name: str, manifest: str = "", seed: int = 0, align_weight: float = 0.
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with settings changed by dotted names: ``{"steps": 200, "method.align_weight": 1.0}``.
 
-    Prefixes: ``backbone.`` and ``method.`` (their options), ``preprocessing.``, ``sampling.``.
+    Prefixes: ``backbone.`` and ``method.`` (their options), ``preprocessing.``, ``sampling.``, and ``missing.``
+    (``missing.rule``, ``missing.seed`` and the rule's options; another rule starts without the options of the old).
 
     Raises:
         InputError: an unknown setting, or a value of another type.
     """
+    named = {key.removeprefix("missing."): value for key, value in changes.items() if key.startswith("missing.")}
+    if named:  # together, as a rule is nothing without its options
+        before = {} if "rule" in named else dict(recipe.missing)
+        recipe = replace(recipe, missing={**before, **named})
     for key, value in changes.items():
         group, _, name = key.rpartition(".")
+        if group == "missing":
+            continue
         if group in ("backbone", "method"):
             options = {**getattr(recipe, f"{group}_options"), name: value}
             changed: dict[str, Any] = {f"{group}_options": options}
@@ -199,7 +216,7 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         else:
             raise InputError(
                 f"--set {key}: no such setting; there are {', '.join(_PLAIN)}, backbone.*, method.*, "
-                "preprocessing.*, sampling.*"
+                "preprocessing.*, sampling.*, missing.*"
             )
     return recipe
 

@@ -3,13 +3,10 @@
 import json
 import math
 import os
-import platform
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +26,9 @@ from mtg_lab.backbones import ModalityBackbone
 from mtg_lab.data import CropStream, cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
-from mtg_lab.hardware import use_bf16
+from mtg_lab.hardware import environment, use_bf16
 from mtg_lab.manifest import Manifest
+from mtg_lab.missingness import availability, save_pattern
 from mtg_lab.progress import progress
 from mtg_lab.recipes import Recipe, override, preset, suite
 from mtg_lab.runs import Run, load_run, weights_meaning
@@ -73,7 +71,7 @@ def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0,
                     _Training(recipe, digest, target, teacher, workers).run(checkpoint_steps)
                 except InputError:
                     if fresh and processes.is_main_process and not (target / CHECKPOINT).is_file():
-                        for name in ("recipe.json", "log.txt"):  # a cohort that was refused is no interrupted run
+                        for name in ("recipe.json", "log.txt", "missing.csv", "missing.rule.json"):  # not interrupted
                             (target / name).unlink(missing_ok=True)
                     raise
             processes.wait_for_everyone()
@@ -232,12 +230,12 @@ class _Training:
             raise self._diverged("the weights are not finite at the end")
         with written_aside(self.folder / "history.csv") as aside:
             pd.DataFrame(self._numbers()).rename_axis("step").to_csv(aside)
-        environment = _environment(self.accelerator) | {
+        facts = environment(self.accelerator) | {
             "seconds": round(seconds, 1),
             "steps_timed": steps,
             "seconds_per_step": round(seconds / max(steps, 1), 4),
         }
-        write_text(self.folder / "environment.json", json.dumps(environment, indent=2))
+        write_text(self.folder / "environment.json", json.dumps(facts, indent=2))
         with written_aside(self.folder / "weights.safetensors") as aside:  # last: it says that the run is whole
             aside.write_bytes(save(weights, metadata=self.meaning))
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
@@ -321,29 +319,8 @@ def _write_description(folder: Path, recipe: Recipe, digest: str, cohort: Manife
         "teacher_hash": teacher.digest if teacher else None,
     }
     write_text(folder / "recipe.json", json.dumps(description, indent=2))
-
-
-def _environment(accelerator: Accelerator) -> dict[str, Any]:
-    packages = ("mtg-lab", "torch", "monai", "accelerate", "numpy", "nibabel", "nilearn")
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {p: version(p) for p in packages},
-        "device": str(accelerator.device),
-        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
-        "processes": accelerator.num_processes,
-        "precision": accelerator.mixed_precision,
-        "threads": torch.get_num_threads(),
-        "peak_memory_mb": _peak_memory_mb(),
-    }
-
-
-def _peak_memory_mb() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows has no such module
-        return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+    if recipe.missing:
+        save_pattern(availability(cohort), folder / "missing.csv", recipe.missing)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

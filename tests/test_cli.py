@@ -18,8 +18,10 @@ from nbformat.v4 import new_code_cell, new_notebook
 from mtg_lab import __version__
 from mtg_lab.cli import main
 from mtg_lab.manifest import read_manifest, write_manifest
+from mtg_lab.missingness import Missingness, read_pattern
 
-COMMANDS = ("phantom", "index", "export", "convert", "doctor", "train", "evaluate", "gap", "predict", "run", "sweep")
+COMMANDS = ("phantom", "index", "export", "convert", "doctor", "train", "evaluate", "gap", "missing", "predict", "run",
+            "sweep")  # fmt: skip
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 TINY = ("--preset", "smoke", "--set", "steps=2", "--set", "sampling.crop_voxels=24", "--set", "backbone.width=4")
 
@@ -186,6 +188,70 @@ def test_a_student_learns_from_the_run_that_it_is_given(cohort, tmp_path, monkey
     for name in ("log.txt", "weights.safetensors"):
         assert (kept / name).read_bytes() == (tmp_path / "teacher" / name).read_bytes()
     assert [p.name for p in kept.parent.iterdir()] == [kept.name], "nothing is left aside"
+
+
+def test_missing_writes_counts_and_draws_who_lacks_what(cohort, tmp_path):
+    out = tmp_path / "new" / "missing.csv"
+    rates = ("--rule", "independent", "--rates", "t1n=.2,t1ce=.9", "--seed", 3, "--out", out)
+    told = done("missing", cohort, *rates, "--png").splitlines()
+    assert told[0] == "rule independent (rates t1n 0.2, t1c 0.9; seed 3): 6 subjects (train)"
+    pattern = read_pattern(out)
+    assert pattern.equals(Missingness.parse("independent:t1n=.2,t1c=.9", 3).pattern(read_manifest(cohort), "train"))
+    rows = {line.split()[0]: line.split()[1:] for line in told[2:7] if line.split()}
+    assert rows["t1c"][:2] == [str(int(n)) for n in (pattern["t1c"].sum(), (~pattern["t1c"]).sum())]
+    sizes = np.bincount(pattern.sum(axis=1), minlength=5)[1:]
+    assert "subjects with " + ", ".join(f"{i}: {n}" for i, n in enumerate(sizes, 1)) + " modalities" in told
+    files = ["missing.csv", "missing.png", "missing-subjects.png"]
+    assert told[-3:] == [str(out.parent / name) for name in files]
+    assert {p.name for p in out.parent.iterdir()} == {*files, "missing.rule.json"}
+    again = tmp_path / "again.csv"
+    done("missing", cohort, "--rule", "independent:t1n=.2,t1ce=.9,seed=3", "--out", again)
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_missing_takes_train_or_the_split_that_is_named(cohort, shrunk, tmp_path):
+    out = ("--rule", "uniform", "--out", tmp_path / "m.csv")
+    assert "2 subjects (test)" in done("missing", cohort, *out, "--split", "test")
+    assert "9 subjects (all)" in done("missing", cohort, *out, "--split", "all")
+    assert "9 subjects (all)" in done("missing", shrunk(split=" "), *out)
+
+
+def test_a_table_and_its_rule_train_on_the_same_pattern(cohort, tmp_path):
+    rule = "site:B=-t1c,C=t1n+t2w"
+    done("missing", cohort, "--rule", rule, "--out", tmp_path / "m.csv")
+    for name, word in (("by-rule", rule), ("by-table", tmp_path / "m.csv")):
+        done("train", "--manifest", cohort, *TINY, "--missing", word, "--out", tmp_path / name)
+    tables = [(tmp_path / name / "missing.csv").read_bytes() for name in ("by-rule", "by-table")]
+    assert tables[0] == tables[1] == (tmp_path / "m.csv").read_bytes()
+    settings = ("--set", "missing.rule=site", "--set", "missing.sites=B=-t1c,C=t1n+t2w")
+    told = done("train", "--manifest", cohort, *TINY, *settings, "--out", tmp_path / "by-rule")
+    assert "by-rule" in told, "the same recipe in other words: nothing is trained again"
+
+
+def test_what_cannot_be_missing(cohort, tmp_path):
+    out = ("--out", tmp_path / "new" / "m.csv")
+    for rule, told in (
+        ("uniforn", "did you mean 'uniform'"),
+        ("imbalanced:t1n=.2,t1c=.4,t2f=.6,t2w=.8", "6 subjects cannot show all 15 patterns of 4 modalities"),
+        ("subset:dwi", "names 'dwi'"),
+        ("nowhere.csv", "cannot read the table of missingness nowhere.csv"),
+        ("case:rate=1.5", "give a number from 0 to 1"),
+    ):
+        refused(tmp_path, told, "missing", cohort, "--rule", rule, *out)
+        refused(tmp_path, told, "train", "--manifest", cohort, *TINY, "--missing", rule, "--out", tmp_path / "run")
+    refused(tmp_path, "no subject in split 'x'", "missing", cohort, "--rule", "uniform", "--split", "x", *out)
+    (tmp_path / "file").touch()
+    refused(tmp_path, "cannot write", "missing", cohort, "--rule", "uniform", "--out", tmp_path / "file" / "m.csv")
+    misused("missing", cohort, *out, told="--rule")
+
+
+def test_evaluate_samples_subsets_where_there_are_more_than_wanted(cohort, trained, tmp_path):
+    arguments = ("evaluate", trained, "--manifest", cohort, "--out", tmp_path / "s.csv", "--subsets")
+    assert "10 subsets (10 of 15, seed 0, by size)" in done(*arguments, 10)
+    assert json.loads((tmp_path / "s.protocol.json").read_text())["subset_choice"] == "10 of 15, seed 0"
+    assert "15 subsets, WT" in done(*arguments, "all")
+    refused(tmp_path, "at most 4 subsets of 4 modalities; a sample holds 9 at least", *arguments, 4)
+    misused(*arguments, "few", told="give a number, or all")
 
 
 def test_evaluate_writes_scores_with_their_protocol(cohort, trained, tmp_path):
@@ -650,7 +716,7 @@ def test_help_loads_nothing_heavy():
     code = """
 import sys
 from mtg_lab.cli import main
-for command in ([], ["train"], ["evaluate"], ["predict"], ["run"]):
+for command in ([], ["train"], ["missing"], ["evaluate"], ["predict"], ["run"]):
     main([*command, "--help"], standalone_mode=False)
 heavy = ("torch", "monai", "matplotlib", "pandas", "numpy", "sklearn", "nibabel", "papermill", "IPython")
 print("heavy:", [m for m in heavy if m in sys.modules])

@@ -221,7 +221,7 @@ def test_the_protocol_travels_with_the_scores(run, cohort):
     "change",
     [{"cohort": "other"}, {"split": "val"}, {"cases": ("P1",)}, {"subsets": ("t2f", "t1c")}, {"regions": ("WT",)},
      {"spacing_mm": 1.0}, {"window": 96}, {"overlap": 0.5}, {"empty": "nan"}, {"precision": "bf16"},
-     {"metric": "hd95"}],
+     {"metric": "hd95"}, {"subset_choice": "63 of 255, seed 0"}],
 )  # fmt: skip
 def test_digests_are_equal_if_and_only_if_the_settings_are(change):
     assert replace(PROTOCOL).digest() == PROTOCOL.digest()
@@ -244,6 +244,32 @@ def test_scores_of_two_protocols_are_not_compared():
         check_comparable([scored(), scored(), other])
     with pytest.raises(InputError, match="cannot be compared"):
         paired_difference({0: scored()}, {0: other})
+
+
+def test_scores_of_two_samples_of_subsets_are_not_compared():
+    ours, theirs = (scored(replace(PROTOCOL, subset_choice=f"63 of 255, seed {s}")) for s in (0, 1))
+    with pytest.raises(InputError, match=r"cannot be compared: they differ in subset_choice$"):
+        check_comparable([ours, theirs])
+
+
+def test_named_subsets_are_those_of_all_of_them():
+    """Scores from before there was a choice stay comparable, and a list says itself what was scored."""
+    assert replace(PROTOCOL, subset_choice="named").digest() == replace(PROTOCOL, subset_choice="all").digest()
+
+
+def test_more_subsets_than_are_wanted_are_sampled_and_the_protocol_says_so(run, cohort):
+    table = evaluate(run, cohort, most_subsets=11)
+    protocol = Protocol(**table.attrs["protocol"])
+    assert protocol.subset_choice == "11 of 15, seed 0"
+    assert "11 subsets (11 of 15, seed 0, by size)" in str(protocol)
+    assert table["subset"].nunique() == len(protocol.subsets) == 11
+    assert set(table["modalities"]) == {1, 2, 3, 4}
+    whole = evaluate(run, cohort).set_index(["subject", "subset", "region"])["value"]
+    part = table.set_index(["subject", "subset", "region"])["value"]
+    pd.testing.assert_series_equal(part, whole.loc[part.index])
+    assert evaluate(run, cohort, subsets=["t1c"]).attrs["protocol"]["subset_choice"] == "named"
+    with pytest.raises(InputError, match="at most 3 subsets of 4 modalities"):
+        evaluate(run, cohort, most_subsets=3)
 
 
 def test_scores_read_from_a_file_are_not_compared_across_protocols_either(tmp_path):

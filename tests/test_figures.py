@@ -342,6 +342,19 @@ def test_the_heat_map_has_a_row_a_subset_and_dots_in_the_modality_s_colour(modal
     assert dots.get_ylim() == heat.get_ylim(), "a row of dots stands beside its row of numbers"
 
 
+def test_a_heat_map_of_63_rows_fits_a_page_and_separates_the_sizes():
+    names = ("t1n", "t1c", "t2w", "t2f", "adc", "rcbv")
+    figure = drawn(figures.subset_heatmap(scores(names)))
+    assert figure.get_figheight() <= 14
+    dots, heat = figure.axes
+    assert len(heat.texts) == 63 * 3
+    rows = heat.get_window_extent().height / 63
+    assert all(text.get_window_extent().height <= rows for text in heat.texts), "numbers do not touch each other"
+    edges = np.cumsum([6, 15, 20, 15, 6])
+    for axes, lines in ((dots, dots.collections[0]), (heat, heat.collections[1])):
+        assert [segment[0, 1] for segment in lines.get_segments()] == list(edges), axes
+
+
 def test_lines_fall_over_the_number_of_missing_modalities():
     figure = drawn(figures.missingness_lines({"dropout": scores(), "student": scores()}, draws=50))
     assert titles(figure) == ["WT", "TC", "ET"]

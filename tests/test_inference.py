@@ -92,6 +92,15 @@ def test_windows_join_without_a_seam(image, window, overlap):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
 
 
+def test_many_subsets_go_through_the_windows_in_groups(image, monkeypatch):
+    """The logits of all 63 subsets of six modalities for a whole volume would fill gigabytes."""
+    masks = [torch.tensor([m in s for m in MODALITIES]) for s in vocabulary.subsets(MODALITIES)]
+    together = list(subset_logits(Threshold(), image, masks, 8))
+    monkeypatch.setattr(inference, "_MASKS_AT_ONCE", 4)
+    for a, b in zip(together, subset_logits(Threshold(), image, masks, 8), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_one_encoding_serves_all_subsets(image):
     network = Threshold()
     masks = [torch.tensor([m in s for m in MODALITIES]) for s in vocabulary.subsets(MODALITIES)]

@@ -11,7 +11,7 @@ from scipy import stats
 from mtg_lab import missingness
 from mtg_lab.errors import InputError
 
-masks = st.lists(st.booleans(), min_size=1, max_size=7).filter(any).map(np.array)
+masks = st.lists(st.booleans(), min_size=1, max_size=8).filter(any).map(np.array)
 
 
 @given(masks, st.integers(0, 2**32))

@@ -1,11 +1,13 @@
 """A recipe names a run: every setting changes its hash, the place of its files does not."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, fields, replace
 
 import pytest
 
+from mtg_lab import recipes
 from mtg_lab.data import Preprocessing, Sampling
 from mtg_lab.errors import InputError
 from mtg_lab.methods import METHODS
@@ -13,6 +15,7 @@ from mtg_lab.recipes import PRESETS, Recipe, override, preset, suite
 
 CHANGES = {
     "limit": (2, 1, 1),
+    "missing": {"rule": "uniform"},
     "backbone_options": {"width": 5},
     "method": "complete",
     "preprocessing": Preprocessing(3.0),
@@ -70,6 +73,57 @@ def test_the_same_recipe_in_other_words_has_the_same_hash(tiny_recipe):
     assert len(plain.digest()) == 12
 
 
+# --- who lacks what ---------------------------------------------------------------------------------------------------
+
+SITES = {"rule": "site", "sites": {"B": "-t1c", "C": "t1n+t2w"}}
+
+
+def test_a_recipe_without_missingness_keeps_the_name_it_had_before_there_was_any(tiny_recipe):
+    """The digest as it was computed when no recipe could name missing files."""
+    recipe = tiny_recipe()
+    settings = {f.name: getattr(recipe, f.name) for f in fields(Recipe)}
+    for name in ("manifest", "missing"):
+        del settings[name]
+    settings |= {"preprocessing": asdict(recipe.preprocessing), "sampling": asdict(recipe.sampling), "version": 4}
+    settings |= {"cohort": recipe.cohort().fingerprint(), "teacher": None}
+    text = json.dumps(recipes._canonical(settings), sort_keys=True)
+    assert recipe.digest() == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert tiny_recipe(missing={"rule": "complete", "seed": 3}) == recipe
+
+
+def test_the_training_split_lacks_what_the_rule_takes_and_the_others_do_not(tiny_recipe):
+    before, after = tiny_recipe().cohort(), tiny_recipe(missing=SITES).cohort()
+    for old, new in zip(before, after, strict=True):
+        lost = set(old.images) - set(new.images)
+        assert lost == ({"B": {"t1c"}, "C": {"t1c", "t2f"}}.get(old.site, set()) if old.split == "train" else set())
+
+
+def test_rules_in_other_words_are_one_recipe_and_seeds_are_not(tiny_recipe):
+    words = {"rule": "site", "sites": {"C": ["t2", "t1"], "B": "-t1ce"}, "seed": 1037}
+    assert tiny_recipe(missing=words).digest() == tiny_recipe(missing=SITES).digest()
+    seeds = [tiny_recipe(missing={"rule": "uniform", "seed": s}).digest() for s in (1, 2)]
+    assert len(set(seeds)) == 2
+
+
+def test_a_rule_is_set_by_dotted_names_all_at_once(tiny_recipe):
+    rates = {"missing.rates": "t1c=.5,t2f=.25", "missing.rule": "independent", "missing.seed": 3}
+    recipe = override(tiny_recipe(missing=SITES), rates)
+    assert recipe.missing == {"rule": "independent", "seed": 3, "rates": {"t1c": 0.5, "t2f": 0.25}}
+    assert override(recipe, {"missing.seed": 4}).missing == recipe.missing | {"seed": 4}
+    with pytest.raises(InputError, match="rule site takes no option 'rates'"):
+        override(tiny_recipe(missing=SITES), {"missing.rates": {"t1c": 0.5}})
+    with pytest.raises(InputError, match="it needs a rule"):
+        override(tiny_recipe(), {"missing.seed": 3})
+
+
+def test_a_teacher_decides_for_itself(tiny_recipe):
+    teacher = tiny_recipe(method="complete")
+    student = tiny_recipe(method="student", teacher=teacher, missing=SITES)
+    assert student.teacher.missing == {}
+    assert all(len(s.images) == 4 for s in student.teacher.cohort())
+    assert student.digest() != tiny_recipe(method="student", teacher=teacher).digest()
+
+
 # --- to a file and back -----------------------------------------------------------------------------------------------
 
 
@@ -77,7 +131,7 @@ def test_the_same_recipe_in_other_words_has_the_same_hash(tiny_recipe):
 def test_a_recipe_comes_back_from_json_with_its_teachers(tiny_recipe, method):
     teacher = tiny_recipe(method="aligned_teacher", method_options={"align_weight": 0.3})
     extra = {"teacher": teacher} if METHODS[method].needs_teacher else {}
-    recipe = tiny_recipe(method=method, limit=(3, 1, 1), **extra)
+    recipe = tiny_recipe(method=method, limit=(3, 1, 1), missing=SITES, **extra)
     back = Recipe.from_json(json.loads(json.dumps(recipe.to_json())))
     assert back == recipe
     assert back.digest() == recipe.digest()
@@ -113,6 +167,8 @@ def test_a_damaged_recipe_is_one_line(tiny_recipe, damage):
         ({"method": "magic"}, "unknown method 'magic'"),
         ({"method": "student"}, "needs a teacher"),
         ({"method_options": {"colour": 1}}, "takes no option 'colour'"),
+        ({"missing": {"rule": "never"}}, "unknown rule of missingness 'never'"),
+        ({"missing": ["t1c"]}, "it needs a rule"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"warmup": 1.5}, "warmup is 1.5; it must lie between 0 and 1"),

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,9 @@ from safetensors.torch import load_file
 from mtg_lab import training
 from mtg_lab.errors import InputError
 from mtg_lab.hardware import use_bf16
+from mtg_lab.manifest import read_manifest
 from mtg_lab.methods import contract
+from mtg_lab.missingness import Missingness, read_pattern
 from mtg_lab.runs import load_run
 from mtg_lab.training import rate_factor, train
 
@@ -137,6 +140,63 @@ def test_the_trained_weights_differ_from_the_untrained(finished):
     untrained = training.build_method(finished.recipe, finished.recipe.cohort(), None).backbone.state_dict()
     trained = finished.backbone().state_dict()
     assert not torch.equal(untrained["head.weight"], trained["head.weight"])
+
+
+# --- who lacks what ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lacking(tiny_recipe):
+    """A recipe whose training subjects lack what a rule takes away."""
+    missing = {"rule": "independent", "rates": {"t1c": 0.5, "t2f": 0.5}, "seed": 3}
+    return lambda **changes: tiny_recipe(missing=missing, **changes)
+
+
+def test_a_run_folder_shows_who_lacked_what(lacking, tmp_path):
+    run = train(lacking(), tmp_path / "run")
+    assert {p.name for p in run.folder.iterdir()} - {".lock"} == RUN_FILES | {"missing.csv", "missing.rule.json"}
+    pattern = read_pattern(run.folder / "missing.csv")
+    rule = Missingness.from_json(json.loads((run.folder / "missing.rule.json").read_text()))
+    whole = read_manifest(run.recipe.manifest)
+    pd.testing.assert_frame_equal(pattern, rule.pattern(whole, "train"))
+    assert 0 < (~pattern).to_numpy().sum() < 12
+    assert load_run(run.folder).recipe == run.recipe
+    assert [len(s.images) for s in run.recipe.cohort().split("test")] == [4, 4]
+
+
+def test_every_method_meets_the_same_pattern(lacking, tmp_path):
+    teacher = lacking(method="complete")
+    recipes = [teacher, lacking(), lacking(method="aligned_teacher"), lacking(method="student", teacher=teacher)]
+    tables = [train(r, tmp_path / str(i)).folder / "missing.csv" for i, r in enumerate(recipes)]
+    assert len({t.read_bytes() for t in tables}) == 1
+
+
+def test_training_never_opens_what_is_missing(lacking, cohort, tmp_path):
+    """The same bits come out of a folder that does not hold the missing files at all."""
+    whole = train(lacking(), tmp_path / "whole")
+    shutil.copytree(cohort.parent, tmp_path / "cohort")
+    table = pd.read_csv(cohort, dtype=str).drop(columns="seed")  # real rows: nothing is synthesised
+    table.to_csv(tmp_path / "cohort" / "real.csv", index=False)
+    real = read_manifest(tmp_path / "cohort" / "real.csv")
+    pattern = read_pattern(whole.folder / "missing.csv")
+    for name, modality in pattern.stack().loc[lambda there: ~there].index:
+        real[name].images[modality].write_bytes(b"poison") if modality == "t1c" else real[name].images[
+            modality
+        ].unlink()
+    lacked = train(lacking(manifest=str(real.path)), tmp_path / "lacked")
+    ours, theirs = (load_file(r.folder / "weights.safetensors") for r in (whole, lacked))
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_a_cohort_that_cannot_lack_it_is_refused_before_there_is_a_folder(tiny_recipe, tmp_path):
+    rates = dict.fromkeys(("t1n", "t1c", "t2w", "t2f"), 0.2)
+    for missing, told in (
+        ({"rule": "subset", "subset": "dwi"}, "names 'dwi'"),
+        ({"rule": "imbalanced", "rates": rates}, "6 subjects cannot show all 15 patterns"),
+    ):
+        with pytest.raises(InputError, match=told):
+            train(tiny_recipe(missing=missing), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # --- the same bits ----------------------------------------------------------------------------------------------------

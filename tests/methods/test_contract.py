@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,6 +40,27 @@ def sample_batch(samples=2, size=8, seed=0):
         "present": torch.ones(samples, 4, dtype=torch.bool),
         "draw": torch.randint(2**62, (samples,), generator=generator),
     }
+
+
+@every_method
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 7, 8])
+def test_any_number_of_modalities_from_one_to_eight(name, count):
+    """Also where a sample has one of them only."""
+    names, method = [f"m{i}" for i in range(count)], find(name)
+    options = {"width": 4, "latent": 3, "depth": 2}
+    teacher = {"teacher": build("unet", names, 3, options)} if method.needs_teacher else {}
+    built = method(build("unet", names, 3, options), **teacher, **checked_options(method, {})).train()
+    batch = sample_batch()
+    batch["image"] = batch["image"].repeat(1, 2, 1, 1, 1)[:, :count]
+    batch["present"] = torch.ones(2, count, dtype=torch.bool)
+    batch["present"][1, 1:] = False
+    losses = built(batch)
+    losses.total.backward()
+    found = numbers(losses)
+    if count == 1:
+        assert np.isnan(found.pop("relative_gap", np.nan)), "one modality has no gap"
+    assert all(np.isfinite(value) for value in found.values())
+    assert all(torch.isfinite(p.grad).all() for p in built.parameters() if p.grad is not None)
 
 
 def numbers(losses):
