@@ -29,6 +29,7 @@ LONG_NAMES = {
     "t2f": "T2-FLAIR",
     "dwi": "diffusion-weighted",
     "adc": "apparent diffusion coefficient",
+    "rcbv": "relative cerebral blood volume",
 }
 
 
