@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from mtg_lab import __version__
+from mtg_lab.cli_cache import cache
 from mtg_lab.errors import InputError
 
 
@@ -35,6 +36,8 @@ class _Commands(click.Group):
 def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
+
+main.add_command(cache)
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
 _MANIFEST = click.option("--manifest", default="", metavar="M", help="cohort; empty for the committed phantom")

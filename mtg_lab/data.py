@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import os
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -31,6 +33,8 @@ from monai.transforms import (
 from torch.utils.data import Dataset
 
 from mtg_lab import missingness, vocabulary
+from mtg_lab.cache import trim
+from mtg_lab.class_voxels import FindClasses
 from mtg_lab.doctor import grid_faults, label_fault, load_image, read_voxels
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, written_aside
@@ -178,11 +182,12 @@ def cached_dataset(
     """Preprocessed samples of labelled subjects, computed once and kept on disk.
 
     The key of an entry holds the content of the subject's files, the order of modalities, the settings and the cache's
-    version, so a changed file or setting never meets a stale entry. Entries are tensors; they are loaded without
-    unpickling code.
+    version, so a changed file or setting never meets a stale entry, whether the file was scanned or synthesised.
+    Entries are tensors; they are loaded without unpickling code, as views of the file, so that a crop reads no more
+    than its own voxels. Processes may fill and read one cache together. It is kept below ``$MTG_LAB_CACHE_LIMIT``.
 
     Raises:
-        InputError: a subject has no label.
+        InputError: a subject has no label, or its files are not there.
     """
     for subject in subjects:
         if subject.label is None:
@@ -198,7 +203,8 @@ def cached_dataset(
 def _cache_key(item: Mapping[str, Any], modalities: Sequence[str], settings: Preprocessing) -> bytes:
     """At the top of the module, as workers that are spawned have to unpickle it."""
     subject: Subject = item["subject"]
-    facts = [_CACHE_VERSION, subject_fingerprint(subject), subject.schema, list(modalities), sorted(subject.images)]
+    content = subject_fingerprint(replace(subject, seed=None))  # of the files that lie there, not of their seed
+    facts = [_CACHE_VERSION, content, subject.schema, list(modalities), sorted(subject.images)]
     return hashlib.sha256(json.dumps([*facts, asdict(settings)]).encode()).hexdigest()[:32].encode()
 
 
@@ -211,9 +217,12 @@ class _Cache(PersistentDataset):
 
     def _cachecheck(self, item_transformed: Any) -> Any:
         entry = cast(Path, self.cache_dir) / f"{self.hash_func(item_transformed).decode()}.pt"
-        if entry.is_file():
+        with suppress(OSError):  # gone: never made, or dropped by another process
             try:
-                return torch.load(entry, weights_only=True, mmap=True)
+                sample = torch.load(entry, weights_only=True, mmap=True)
+                with suppress(OSError):  # a cache that is shared and not ours to write
+                    os.utime(entry)  # what was not used for longest is dropped first
+                return sample
             except (RuntimeError, EOFError, UnpicklingError):  # cut short, empty, no archive
                 warnings.warn(f"computing a damaged cache entry again: {entry}", stacklevel=2)
         sample = self.transform(item_transformed)
@@ -221,6 +230,7 @@ class _Cache(PersistentDataset):
         torch.save(sample, archive)
         with written_aside(entry) as aside:
             aside.write_bytes(archive.getbuffer())
+        trim(newest=entry)
         return sample
 
 
@@ -268,11 +278,10 @@ class CropStream(Dataset):
         rng = np.random.default_rng([self.seed, 2, number])
         self.transform.set_random_state(seed=int(rng.integers(2**31)))
         source = self.cached[int(order[place])]
-        # As int64: of uint8 labels MONAI takes every voxel for background (torch.any keeps uint8, whose ~ is never 0).
-        (sample,) = self.transform({"image": source["image"], "label": source["label"].long()})
+        (sample,) = self.transform({"image": source["image"], "label": source["label"]})
         return {
             "image": sample["image"].as_tensor(),
-            "label": sample["label"].as_tensor(),
+            "label": sample["label"].as_tensor().long(),
             "present": source["present"],
             "draw": torch.tensor(int(rng.integers(2**62))),
         }
@@ -283,9 +292,11 @@ def crop_transform(sampling: Sampling, classes: int) -> Compose:
     keys, size = ("image", "label"), (sampling.crop_voxels,) * 3
     steps: list[Any] = [
         SpatialPadd(keys, spatial_size=size),
+        FindClasses(classes),
         RandCropByLabelClassesd(
             keys,
             label_key="label",
+            indices_key="voxels",
             spatial_size=size,
             # Never exactly no background: a subject without any label has nothing else.
             ratios=[max(1 - sampling.foreground, 1e-6), *[sampling.foreground / (classes - 1)] * (classes - 1)],
