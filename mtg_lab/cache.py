@@ -21,7 +21,7 @@ from mtg_lab.files import cache_folder
 
 # Below the kind's folder: names of an entry and of the folders above it.
 KINDS: dict[str, tuple[str, ...]] = {
-    "preprocessed": (r"[0-9a-f]{32}\.pt|\.aside-[0-9a-f]{32}\.pt",),
+    "preprocessed": (r"(\.aside-)?[0-9a-f]{32}\.(safetensors|pt)",),
     "phantom": (r"v\d+", r"[\d.]+mm", r"[^.].*"),
     "runs": (r"[0-9a-f]{12}",),
     "lessons": (r"smoke|lab|paper", r"\d\d_\w+"),

@@ -6,11 +6,15 @@ from types import MappingProxyType
 import nibabel as nib
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 
 from mtg_lab import phantom
+from mtg_lab.cli import main
+from mtg_lab.doctor import doctor
+from mtg_lab.manifest import read_manifest, write_manifest
 from mtg_lab.phantom.atlas import Field, Grid
 from mtg_lab.phantom.maps import DIFFUSION, EchoPlanar, Physiology, Scene, _adc, _air, _coarse_noise, signal_at
 from mtg_lab.phantom.signal import TISSUES, Body
@@ -125,11 +129,13 @@ def test_blood_volume_grades_the_living_core_without_contrast_agent(patients):
 
 @pytest.mark.parametrize("name", ["adc", "rcbv"])
 def test_the_four_sequences_do_not_predict_a_map_within_the_tumour(patients, name):
-    case = max(patients, key=lambda c: c.facts["volumes_ml"][1] + c.facts["volumes_ml"][3])
-    tumour = np.isin(case.label, (1, 3))
-    four = np.stack([case.images[m][tumour] for m in phantom.MODALITIES], axis=1)
-    explained = cross_val_score(HistGradientBoostingRegressor(), four, case.images[name][tumour], scoring="r2").mean()
-    assert explained < 0.9
+    explained = []
+    for case in patients[:6]:
+        tumour = np.isin(case.label, (1, 3))
+        four = np.stack([case.images[m][tumour] for m in phantom.MODALITIES], axis=1)
+        forest = HistGradientBoostingRegressor(max_iter=40)
+        explained.append(cross_val_score(forest, four, case.images[name][tumour], scoring="r2").mean())
+    assert np.median(explained) < 0.6
 
 
 def test_a_pure_tissue_gives_its_own_coefficient(pure):
@@ -183,6 +189,38 @@ def test_rows_of_an_extended_cohort_are_recognised_and_written_again_bit_for_bit
     assert np.array_equal(nib.load(path).get_fdata(), before)
     assert nib.load(path).get_data_dtype() == np.float32
     assert before == pytest.approx(np.rint(100 * before) / 100, abs=1e-6)
+
+
+def test_a_manifest_alone_makes_the_extended_cohort_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTG_LAB_CACHE", str(tmp_path / "cache"))
+    rows = phantom.cohort_rows(1, spacing_mm=6.0, protocol="extended")
+    path = write_manifest(rows, phantom.EXTENDED, tmp_path / "alone.csv")
+    (subject,) = read_manifest(path).materialise(workers=1)
+    case = phantom.synthesise(rows[0]["seed"], rows[0]["site"], 6.0, "extended")
+    assert tuple(subject.images) == phantom.EXTENDED
+    for name, file in subject.images.items():
+        assert file.is_relative_to(tmp_path / "cache")
+        assert np.array_equal(nib.load(file).get_fdata(dtype=np.float32), case.images[name])
+
+
+def test_two_columns_of_the_extended_cohort_are_enough_to_know_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTG_LAB_CACHE", str(tmp_path / "cache"))
+    rows = phantom.cohort_rows(1, spacing_mm=6.0, protocol="extended")
+    path = write_manifest(rows, ("t2f", "rcbv"), tmp_path / "two.csv")
+    (subject,) = read_manifest(path).materialise(workers=1)
+    assert tuple(subject.images) == ("t2f", "rcbv")
+    assert doctor(path) == []
+
+
+def test_the_command_writes_a_cohort_of_six_that_doctor_accepts(tmp_path):
+    command = ["phantom", "--out", str(tmp_path), "--subjects", "1", "--spacing", "6", "--protocol", "extended"]
+    told = CliRunner().invoke(main, [*command, "--workers", "1"])
+    assert told.exit_code == 0
+    assert read_manifest(tmp_path / "data_manifest.csv").modalities == phantom.EXTENDED
+    assert doctor(tmp_path / "data_manifest.csv") == []
+    wrong = CliRunner().invoke(main, ["phantom", "--default", "--protocol", "extended"])
+    assert wrong.exit_code == 2
+    assert "the committed cohort has four sequences" in wrong.output
 
 
 def test_an_unknown_protocol_is_refused():
