@@ -23,13 +23,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
 
 from mtg_lab import phantom
 from mtg_lab.data import CropStream, Preprocessing, Sampling, cached_dataset, preprocessing_transform
-from mtg_lab.doctor import load_image, read_voxels
 from mtg_lab.indexing import index_folder
 from mtg_lab.manifest import Subject, read_manifest
 
@@ -64,7 +64,7 @@ def ways(subject: Subject, spacing: float, edge: int) -> dict[str, Callable[[], 
         return [sample["image"][cube].clone(), sample["label"][cube].clone()]
 
     return {
-        "decoding": lambda: [read_voxels(load_image(path)) for path in subject.files.values()],
+        "decoding": lambda: [np.asarray(nib.load(path).dataobj) for path in subject.files.values()],
         "preparing": lambda: prepare({"subject": subject}),
         "opening": lambda: cached[0],
         "one crop": one_crop,
