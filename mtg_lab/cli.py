@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from mtg_lab import __version__
+from mtg_lab.cli_cache import cache
 from mtg_lab.cli_cohort import convert, export, index
 from mtg_lab.cli_cohort import pairs as _pairs
 from mtg_lab.cli_doctor import doctor
@@ -40,7 +41,7 @@ def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
 
-for _command in (index, export, convert, doctor, missing):
+for _command in (index, export, convert, doctor, missing, cache):
     main.add_command(_command)
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
@@ -54,9 +55,12 @@ _PRESET = click.option("--preset", type=click.Choice(["smoke", "lab", "paper"]),
 @click.option("--subjects", default=60, type=click.IntRange(1))
 @click.option("--seed", default=0)
 @click.option("--spacing", default=2.0, metavar="MM", help="voxel size in mm")
+@click.option("--protocol", default="standard", type=click.Choice(["standard", "extended"]),
+              help="extended adds adc and rcbv to the four sequences")  # fmt: skip
 @click.option("--workers", default=None, type=click.IntRange(1), help="processes; by default one a core")
-def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: float, workers: int | None) -> None:
-    """Write a synthetic cohort: gliomas in four sequences, with labels and a manifest."""
+def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: float, protocol: str,
+            workers: int | None) -> None:  # fmt: skip
+    """Write a synthetic cohort: gliomas in four or six sequences, with labels and a manifest."""
     from mtg_lab import phantom as generator
     from mtg_lab.files import make_folder
     from mtg_lab.manifest import read_manifest, write_manifest
@@ -64,12 +68,14 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
 
     if default == (out is not None):
         raise click.UsageError("give either --out DIR or --default")
+    if default and protocol != "standard":
+        raise click.UsageError("the committed cohort has four sequences; give --out DIR with --protocol extended")
     if out is None:
         cohort = read_manifest().materialise(workers)
         click.echo(f"{len(cohort)} subjects of {cohort.path}: {_root(cohort.subjects[0])}")
         return
     try:
-        rows = generator.cohort_rows(subjects, seed, spacing)
+        rows = generator.cohort_rows(subjects, seed, spacing, protocol)
     except ValueError as fault:
         raise InputError(str(fault)) from fault
     make_folder(out)
@@ -77,7 +83,7 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
         generator.materialise(rows, out, spacing, workers=workers, progress=progress)
     except OSError as fault:
         raise InputError(f"cannot write the phantom to {out} ({fault.strerror or fault}); free space") from fault
-    click.echo(str(write_manifest(rows, generator.MODALITIES, out / "data_manifest.csv")))
+    click.echo(str(write_manifest(rows, generator.PROTOCOLS[protocol], out / "data_manifest.csv")))
 
 
 @main.command()

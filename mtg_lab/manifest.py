@@ -330,10 +330,10 @@ def _synthesise(subjects: Sequence[Subject], workers: int | None) -> None:
 
     groups: dict[tuple[Path, float], list[dict[str, Any]]] = {}
     for s in subjects:
-        # The generator writes every sequence, also those that the row leaves out.
+        # The generator writes every sequence of the row's protocol, also those that the row leaves out.
         folder = next(iter(s.images.values())).parent
         root, spacing = place = _root_and_spacing(s)
-        names = {m: f"{s.name}-{m}.nii.gz" for m in phantom.MODALITIES} | {"label": f"{s.name}-seg.nii.gz"}
+        names = phantom.file_names(s.name, phantom.find_protocol(s.images))
         if wrong := [c for c, path in s.files.items() if path != folder / names.get(c, "")]:
             mend = f"name it {folder.name}/{names[wrong[0]]}" if wrong[0] in names else "leave its cell empty"
             raise InputError(f"subject {s.name}: no phantom has the {wrong[0]} {s.files[wrong[0]]}; {mend}")

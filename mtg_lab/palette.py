@@ -9,7 +9,7 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 OUTLINES = ("solid", "dashed", "dotted", "dashdot")
 # Fixed, so that t1c looks the same in a cohort that lacks t1n.
-_KNOWN = {"t1n": 0, "t1c": 3, "t2w": 4, "t2f": 2, "dwi": 1, "adc": 5}
+_KNOWN = {"t1n": 0, "t1c": 3, "t2w": 4, "t2f": 2, "dwi": 1, "adc": 5, "rcbv": 7}
 _OTHERS = (1, 5, 7, 6, 0, 2, 3, 4)  # what other names take, as far as it is free
 
 

@@ -32,6 +32,7 @@ LONG_NAMES = {
     "t2f": "T2-FLAIR",
     "dwi": "diffusion-weighted",
     "adc": "apparent diffusion coefficient",
+    "rcbv": "relative cerebral blood volume",
     "c0": "balanced steady-state free precession, cine",
     "de": "late gadolinium enhancement",
 }

@@ -1,19 +1,35 @@
-"""A synthetic cohort of gliomas in four MRI sequences, made from real anatomy, growth equations and MR physics.
+"""A synthetic cohort of gliomas in four or six MRI sequences, made from real anatomy, growth equations and MR physics.
 
 The order of the data: `atlas` draws a person's brain, `vessels` what takes up contrast in it, `tumour` grows a glioma,
-`signal` scans it, `cohort` writes patients and tables of patients.
+`signal` scans it, `maps` adds diffusion and perfusion, `cohort` writes patients and tables of patients.
 """
 
-from .cohort import GENERATOR_VERSION, PhantomCase, cohort_rows, layers, materialise, synthesise, write_case
+from .cohort import (
+    GENERATOR_VERSION,
+    PROTOCOLS,
+    PhantomCase,
+    cohort_rows,
+    file_names,
+    find_protocol,
+    layers,
+    materialise,
+    synthesise,
+    write_case,
+)
+from .maps import EXTENDED
 from .signal import MODALITIES, SITES, Scanner
 
 __all__ = [
+    "EXTENDED",
     "GENERATOR_VERSION",
     "MODALITIES",
+    "PROTOCOLS",
     "SITES",
     "PhantomCase",
     "Scanner",
     "cohort_rows",
+    "file_names",
+    "find_protocol",
     "layers",
     "materialise",
     "synthesise",

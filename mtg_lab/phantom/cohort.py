@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import nibabel as nib
@@ -16,12 +17,14 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from .atlas import Array, Atlas, Grid, Person, load_atlas
+from .maps import EXTENDED, Physiology, Scene, acquire_maps
 from .signal import MODALITIES, SITES, Body, acquire, weigh
 from .tumour import Biology, Tumour, divide, grow_tumour
 from .vessels import Vessels
 
 GENERATOR_VERSION = "3"
 SCHEMA = "brats2023"
+PROTOCOLS: Mapping[str, tuple[str, ...]] = MappingProxyType({"standard": MODALITIES, "extended": EXTENDED})
 _TUMOUR_TISSUES = ("necrosis", "solid", "enhancing", "oedema")
 
 
@@ -29,12 +32,13 @@ _TUMOUR_TISSUES = ("necrosis", "solid", "enhancing", "oedema")
 class PhantomCase:
     """One synthetic patient.
 
-    `images` maps `t1n t1c t2w t2f` to int16 [X, Y, Z], zero outside the brain and positive inside; `label` is uint8
-    with 1 necrotic and non-enhancing core, 2 oedema, 3 enhancing tumour (BraTS 2023); `affine` leads to millimetres,
-    axes right, anterior, superior; `facts` says what the patient has.
+    `images` maps `t1n t1c t2w t2f` to int16 [X, Y, Z], zero outside the brain and positive inside, and in the extended
+    protocol `adc` (int16, 1e-6 mm^2/s) and `rcbv` (float32, white matter = 1) as well; `label` is uint8 with 1 necrotic
+    and non-enhancing core, 2 oedema, 3 enhancing tumour (BraTS 2023); `affine` leads to millimetres, axes right,
+    anterior, superior; `facts` says what the patient has.
     """
 
-    images: Mapping[str, NDArray[np.int16]]
+    images: Mapping[str, NDArray[Any]]
     label: NDArray[np.uint8]
     affine: NDArray[np.float64]
     facts: dict[str, Any]
@@ -48,13 +52,15 @@ class _Patient:
     tumour: Tumour
 
 
-def _check(seed: int, spacing_mm: float, site: str = "A") -> None:
+def _check(seed: int, spacing_mm: float, site: str = "A", protocol: str = "standard") -> None:
     if isinstance(seed, bool) or int(seed) != seed or seed < 0:
         raise ValueError(f"seed {seed!r} is not a whole number from 0 on; pass one, as seed=3")
     if not 0.8 <= spacing_mm <= 6:
         raise ValueError(f"spacing {spacing_mm!r} mm is outside 0.8 to 6 mm; pass one in that range, as spacing_mm=2.0")
     if site not in SITES:
         raise ValueError(f"site {site!r} is unknown; choose one of {', '.join(SITES)}")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
 
 
 def _patient(seed: int) -> _Patient:
@@ -88,6 +94,12 @@ def _anatomy(patient: _Patient, grid: Grid) -> dict[str, Any]:
     return {"inside": inside, "tissue": tissue, "parts": parts, "atlas_mm": moved, "push_mm": push}
 
 
+def _core_mm(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> Array:
+    """Distance to the core's surface at the brain's voxels, mm, positive inside."""
+    before = grid.points_mm()[:, maps["inside"]] - maps["push_mm"]
+    return patient.tumour.grid.sample(patient.tumour.core_mm, before, outside=-60.0)
+
+
 def _fractions(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> dict[str, Array]:
     """Share of every tissue at the brain's voxels; they sum to one."""
     tissue, parts = maps["tissue"], maps["parts"]
@@ -107,20 +119,22 @@ def _fractions(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> dict[str,
     return {name: (share / total).astype(np.float32) for name, share in shares.items()}
 
 
-def synthesise(seed: int, site: str, spacing_mm: float = 2.0) -> PhantomCase:
+def synthesise(seed: int, site: str, spacing_mm: float = 2.0, protocol: str = "standard") -> PhantomCase:
     """Make one patient, bit-identical for the same seed, site and spacing in one version of the generator.
 
-    The same seed is the same patient at every site and spacing: sites change the scanner, spacing the grid.
+    The same seed is the same patient at every site, spacing and protocol: sites change the scanner, spacing the grid,
+    and the extended protocol adds two maps to the same four sequences.
 
     Args:
         seed: whole number from 0 on.
         site: `A`, `B` or `C`, a key of `SITES`.
         spacing_mm: isotropic voxel size, 0.8 to 6 mm; the field of view is 176 x 224 x 176 mm.
+        protocol: `standard` (t1n, t1c, t2w, t2f) or `extended` (adc and rcbv as well), a key of `PROTOCOLS`.
 
     Raises:
-        ValueError: unknown site, spacing out of range, or negative seed.
+        ValueError: unknown site or protocol, spacing out of range, or negative seed.
     """
-    _check(seed, spacing_mm, site)
+    _check(seed, spacing_mm, site, protocol)
     grid, scanner, patient = Grid.box(spacing_mm), SITES[site], _patient(seed)
     maps = _anatomy(patient, grid)
     inside = maps["inside"]
@@ -128,7 +142,7 @@ def synthesise(seed: int, site: str, spacing_mm: float = 2.0) -> PhantomCase:
     texture = {name: field.on(grid)[inside] for name, field in patient.body.fields.items()}
     texture["nuclei"] = maps["tissue"]["nuclei"]
     site_number = list(SITES).index(site)
-    images = {}
+    images: dict[str, NDArray[Any]] = {}
     for channel, modality in enumerate(MODALITIES):
         sequence = scanner.sequences[modality]
         signal = weigh(sequence, fractions, patient.body, texture, contrast=modality == "t1c")
@@ -139,6 +153,10 @@ def synthesise(seed: int, site: str, spacing_mm: float = 2.0) -> PhantomCase:
             signal, inside, float(sequence.signal(csf.t1_ms, csf.t2_ms, csf.density)), grid, sequence, scanner,
             float(sequence.signal(white.t1_ms, white.t2_ms, white.density)), session, noise,
         )  # fmt: skip
+    if protocol == "extended":
+        physiology = Physiology.draw(np.random.default_rng([seed, 5]), patient.tumour.biology.grade)
+        scene = Scene(grid, inside, fractions, _core_mm(patient, grid, maps))
+        images |= acquire_maps(scene, patient.body, physiology, site, seed, site_number)
     label = np.zeros(grid.shape, np.uint8)
     label[inside] = maps["parts"].label
     biology = patient.tumour.biology
@@ -184,19 +202,20 @@ def layers(seed: int, spacing_mm: float = 2.0) -> dict[str, Array]:
     )
     before = grid.points_mm()[:, inside] - maps["push_mm"]
     found = {f"healthy_{name}": volume(healthy[name]) for name in ("gm", "wm", "csf")}
-    found["core_mm"] = volume(patient.tumour.grid.sample(patient.tumour.core_mm, before, outside=-60.0))
+    found["core_mm"] = volume(_core_mm(patient, grid, maps))
     found["fluid"] = volume(patient.tumour.grid.sample(patient.tumour.oedema, before, outside=0.0))
     found["push_mm"] = np.stack([volume(component) for component in maps["push_mm"]])
     found |= {name: volume(share) for name, share in _fractions(patient, grid, maps).items()}
     return found | {"brain": inside.astype(np.float32), "label": volume(maps["parts"].label)}
 
 
-def _file_names(subject: str) -> dict[str, str]:
-    return {name: f"{subject}-{name}.nii.gz" for name in MODALITIES} | {"label": f"{subject}-seg.nii.gz"}
+def file_names(subject: str, protocol: str = "standard") -> dict[str, str]:
+    """Manifest column to the name of a patient's file, in the protocol's order, the label last."""
+    return {name: f"{subject}-{name}.nii.gz" for name in PROTOCOLS[protocol]} | {"label": f"{subject}-seg.nii.gz"}
 
 
 def write_case(case: PhantomCase, folder: str | Path, subject: str) -> dict[str, str]:
-    """Write a patient's five files into a folder; returns manifest column to file name.
+    """Write a patient's files into a folder; returns manifest column to file name.
 
     Each file is written aside in the same folder and renamed, so that no reader ever sees a part of one.
 
@@ -205,7 +224,7 @@ def write_case(case: PhantomCase, folder: str | Path, subject: str) -> dict[str,
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    names = _file_names(subject)
+    names = file_names(subject, find_protocol(case.images))
     for column, name in names.items():
         array = case.label if column == "label" else case.images[column]
         image = nib.Nifti1Image(array, case.affine)
@@ -222,16 +241,23 @@ def write_case(case: PhantomCase, folder: str | Path, subject: str) -> dict[str,
     return names
 
 
-def cohort_rows(subjects: int = 60, seed: int = 0, spacing_mm: float = 2.0) -> list[dict[str, Any]]:
+def find_protocol(columns: Iterable[str]) -> str:
+    """The protocol that makes these columns of a row: `extended` where it names more than `standard` has."""
+    return "standard" if {*columns} <= {"label", *MODALITIES} else "extended"
+
+
+def cohort_rows(
+    subjects: int = 60, seed: int = 0, spacing_mm: float = 2.0, protocol: str = "standard"
+) -> list[dict[str, Any]]:
     """The manifest rows of a cohort: train, val and test as 36 : 8 : 16, the three sites balanced within each.
 
     Paths are relative to the cohort's root, `2mm/phantom-001/phantom-001-t1n.nii.gz`. Seed and site of a subject do
     not depend on the size of the cohort; its split does.
 
     Raises:
-        ValueError: no subjects, negative seed, or spacing out of range.
+        ValueError: no subjects, negative seed, unknown protocol, or spacing out of range.
     """
-    _check(seed, spacing_mm)
+    _check(seed, spacing_mm, protocol=protocol)
     if subjects < 1:
         raise ValueError(f"{subjects} subjects make no cohort; ask for at least 1")
     val, test = (max(1, round(subjects * share / 60)) if subjects >= 3 else 0 for share in (8, 16))
@@ -241,12 +267,13 @@ def cohort_rows(subjects: int = 60, seed: int = 0, spacing_mm: float = 2.0) -> l
         subject = f"phantom-{i + 1:03d}"
         folder = f"{spacing_mm:g}mm/{subject}"
         row = {"subject": subject, "split": split, "site": list(SITES)[i % len(SITES)], "seed": seed * 100_000 + i}
-        rows.append(row | {"schema": SCHEMA} | {c: f"{folder}/{n}" for c, n in _file_names(subject).items()})
+        rows.append(row | {"schema": SCHEMA} | {c: f"{folder}/{n}" for c, n in file_names(subject, protocol).items()})
     return rows
 
 
 def _materialise_row(row: Mapping[str, Any], root: str, spacing_mm: float) -> str:
-    case = synthesise(int(row["seed"]), str(row["site"]), spacing_mm)
+    columns = [c for c in (*EXTENDED, "label") if row.get(c)]
+    case = synthesise(int(row["seed"]), str(row["site"]), spacing_mm, find_protocol(columns))
     write_case(case, (Path(root) / str(row["label"])).parent, str(row["subject"]))
     return str(row["subject"])
 
@@ -258,10 +285,10 @@ def materialise(
     workers: int | None = None,
     progress: Callable[..., Iterable[Any]] | None = None,
 ) -> None:
-    """Write every row whose five files are not all there below `root`.
+    """Write every row whose files are not all there below `root`.
 
     Args:
-        rows: as `cohort_rows` gives them.
+        rows: as `cohort_rows` gives them; a row with one of the extended protocol's columns is made by that protocol.
         root: folder that the rows' paths are relative to.
         spacing_mm: voxel size.
         workers: processes; None for one a core, 1 for this process alone.
@@ -273,7 +300,7 @@ def materialise(
     root = Path(root)
     for row in rows:
         _check(int(row["seed"]), spacing_mm, str(row["site"]))
-    missing = [r for r in rows if not all((root / str(r[column])).is_file() for column in (*MODALITIES, "label"))]
+    missing = [r for r in rows if not all((root / str(r[c])).is_file() for c in (*EXTENDED, "label") if r.get(c))]
     if not missing:
         return
     show = progress or (lambda iterable, **_: iterable)

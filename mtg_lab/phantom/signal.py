@@ -244,7 +244,7 @@ def acquire(
     # The point spread of an acquisition of about 1 mm, which larger voxels hide.
     if grid.spacing_mm < 1.5:
         image = ndimage.gaussian_filter(image, 0.4 / grid.spacing_mm)
-    image = _average_slices(image, grid, sequence, session)
+    image = average_slices(image, grid, sequence.thickness_mm, sequence.slice_axis, session)
     bias = scanner.bias * (0.6 * Field.draw(session, 70.0).on(grid) + 0.35 * Field.draw(session, 45.0).on(grid))
     image *= np.exp(bias)
     # Averaging over larger voxels and thicker slices makes less noise.
@@ -259,20 +259,19 @@ def acquire(
     return np.where(inside, np.clip(units, 1, 4095), 0).astype(np.int16)
 
 
-def _average_slices(image: Array, grid: Grid, sequence: Sequence, session: np.random.Generator) -> Array:
-    """Average over slices of the sequence's thickness, each of its own brightness, and interpolate between centres."""
+def average_slices(image: Array, grid: Grid, thickness_mm: float, axis: int, session: np.random.Generator) -> Array:
+    """Average over slices of a thickness along an axis, each of its own brightness; interpolate between centres."""
     phase, drift = session.uniform(), session.normal(0, 0.03, 256)
-    step = sequence.thickness_mm / grid.spacing_mm
+    step = thickness_mm / grid.spacing_mm
     if step <= 1.01:
         return image
-    axis = sequence.slice_axis
     averaged = ndimage.gaussian_filter1d(image, 0.35 * step, axis=axis, mode="nearest")
     count = image.shape[axis]
     position = np.arange(count) / step + phase
     first, last = int(np.floor(position[0])), int(np.ceil(position[-1]))
     slices = _interpolate((np.arange(first, last + 1) - phase) * step, averaged, axis)
     # Slices are excited one after the other; those of a thick two-dimensional scan never quite match.
-    if sequence.thickness_mm >= 2.5:
+    if thickness_mm >= 2.5:
         gain = np.exp(drift[: last - first + 1]).astype(np.float32)
         slices = slices * gain.reshape([-1 if a == axis else 1 for a in range(3)])
     return _interpolate(position - first, slices, axis)
