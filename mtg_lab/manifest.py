@@ -292,8 +292,9 @@ def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path, ow
     if seed is not None and not all(map(is_there, files.values())):
         from mtg_lab import phantom
 
-        cache = cache_folder("phantom", f"v{phantom.GENERATOR_VERSION}")
-        files = {c: cache / row[c] for c in files}
+        mine = f"-{seed}{row['site']}"  # phantom-001 of another seed or site is another patient
+        files = {c: cache_folder("phantom", f"v{phantom.GENERATOR_VERSION}") / row[c] for c in files}
+        files = {c: p.parent.with_name(p.parent.name + mine) / p.name for c, p in files.items()}
     return Subject(
         name=row["subject"],
         images={m: files[m] for m in modalities if m in files},
@@ -335,7 +336,7 @@ def _synthesise(subjects: Sequence[Subject], workers: int | None) -> None:
         root, spacing = place = _root_and_spacing(s)
         names = phantom.file_names(s.name, phantom.find_protocol(s.images))
         if wrong := [c for c, path in s.files.items() if path != folder / names.get(c, "")]:
-            mend = f"name it {folder.name}/{names[wrong[0]]}" if wrong[0] in names else "leave its cell empty"
+            mend = f"name its file {names[wrong[0]]}" if wrong[0] in names else "leave its cell empty"
             raise InputError(f"subject {s.name}: no phantom has the {wrong[0]} {s.files[wrong[0]]}; {mend}")
         row = {"subject": s.name, "site": s.site, "seed": s.seed}
         row |= {column: str((folder / name).relative_to(root)) for column, name in names.items()}

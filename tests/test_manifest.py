@@ -252,6 +252,18 @@ def test_a_seed_becomes_files_in_the_cache_the_same_bytes_every_time(table, sess
     read_manifest(path).materialise()
 
 
+def test_a_patient_of_the_same_name_with_another_seed_or_site_is_another_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTG_LAB_CACHE", str(tmp_path / "cache"))
+    (row,) = phantom.cohort_rows(1, spacing_mm=6.0)
+    made = []
+    for number, change in enumerate(({}, {"seed": 5}, {"site": "C"}, {})):
+        path = write_manifest([row | change], phantom.MODALITIES, tmp_path / f"{number}.csv")
+        (subject,) = read_manifest(path).materialise(workers=1)
+        made.append(subject.images["t1c"].read_bytes())
+    assert len(set(made)) == 3
+    assert made[0] == made[3]
+
+
 def test_a_synthetic_subject_may_lack_sequences(tmp_path, monkeypatch):
     monkeypatch.setenv("MTG_LAB_CACHE", str(tmp_path / "cache"))
     (row,) = phantom.cohort_rows(1, spacing_mm=6.0)
@@ -277,7 +289,7 @@ def test_files_beside_the_manifest_are_used_if_all_are_there(cohort, tmp_path):
     ("change", "told"),
     [
         ({"t1c": "phantom-001/phantom-001-t1c.nii.gz"}, "keeps its files below a folder such as 2mm/"),
-        ({"t2w": "4mm/phantom-001/other.nii.gz"}, "no phantom has the t2w .*; name it phantom-001/phantom-001-t2w.nii"),
+        ({"t2w": "4mm/phantom-001/other.nii.gz"}, "no phantom has the t2w .*; name its file phantom-001-t2w.nii"),
         ({"mask": "4mm/phantom-001/mask.nii.gz"}, "no phantom has the mask .*; leave its cell empty"),
     ],
 )
