@@ -134,7 +134,7 @@ class _Training:
     def _advance(self, batch: dict[str, Tensor]) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate_factor(self.step, self.recipe.steps, self.recipe.warmup)
-        losses = self.wrapped(batch)
+        losses = self.wrapped({**batch, "progress": torch.tensor(self.step / self.recipe.steps)})
         row = self._over_processes({"loss": losses.total.detach(), **losses.parts})
         if self.step % 50 == 0 and not bool(torch.isfinite(row["loss"])):
             raise self._diverged(f"the loss is {float(row['loss'])} at step {self.step}")

@@ -43,7 +43,10 @@ class Method(nn.Module):
         self.segmentation = SegmentationLoss()
 
     def forward(self, batch: Mapping[str, Tensor]) -> Losses:
-        """Losses of a batch: image [B, M, D, H, W], label [B, 1, D, H, W], present bool [B, M], draw int64 [B]."""
+        """Losses of a batch: image [B, M, D, H, W], label [B, 1, D, H, W], present bool [B, M], draw int64 [B].
+
+        ``progress``, where it is there, is the share of the steps that are done, a scalar.
+        """
         raise TypeError(f"{type(self).__name__} must define forward(batch)")
 
     def trained(self) -> Mapping[str, Tensor]:
