@@ -1,214 +1,249 @@
-"""Anchors and alignment losses of Mind the Gap (arXiv 2409.19366), and the identity that says why P_mix is best.
+"""Anchors and alignment losses of Mind the Gap (arXiv 2409.19366).
 
 Two objects share the name P_mix. The *mixture distribution* sum_m w_m q_m (draw a modality, then its latent) is what
-the identity on KL divergences is about. The *barycentre* sum_m w_m z_m averages paired latents; it is the anchor of
-the ``mse`` loss and has a narrower distribution. Each is the best anchor for its own loss.
+the compensation identity is about (:mod:`mtg_lab.theory`). The *barycentre* sum_m w_m z_m averages paired latents and
+has a narrower distribution. Each is the best anchor for its own loss: ``mse`` compares paired latents with their
+barycentre; ``kl``, ``coral``, ``mmd`` and ``sliced_wasserstein`` compare the distribution q_m of a modality's latents
+over samples and space with the mixture.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from scipy.integrate import trapezoid
-from scipy.special import rel_entr
-from scipy.stats import norm
 from torch import Tensor
 
-from mtg_lab.backbones.contract import Mixture, mask_latents
+from mtg_lab.backbones.contract import Mixture
 from mtg_lab.errors import InputError
+from mtg_lab.moments import clouds, moments, trace, variance
 
-ANCHORS = ("learned", "uniform")
+ANCHORS = ("learned", "uniform", "normal", "modality:NAME")
+_PROJECTIONS = 32
+_TINY = 1e-5
 
 
-def anchor_is_learned(anchor: str) -> bool:
-    """Whether the weights of the named anchor are trained (``learned``, P*_mix) or stay 1/M (``uniform``).
+def anchor_is_learned(anchor: str, modalities: Sequence[str]) -> bool:
+    """Whether the weights of the named anchor are trained.
+
+    ``learned`` trains them (P*_mix), ``uniform`` keeps 1/M, ``modality:t1c`` has one modality for anchor (P^k_mix),
+    ``normal`` is N(0, I), no modality at all (P^N_mix); Mind the Gap's four variants.
 
     Raises:
-        InputError: an unknown anchor.
+        InputError: an unknown anchor, or a modality that is not among ``modalities``.
     """
-    if anchor not in ANCHORS:
+    kind, _, name = anchor.partition(":")
+    if kind == "modality":
+        if name not in modalities:
+            raise InputError(f"anchor {anchor!r}: no modality {name!r}; there are: {', '.join(modalities)}")
+    elif anchor not in ANCHORS:
         raise InputError(f"unknown anchor {anchor!r}; there are: {', '.join(ANCHORS)}")
     return anchor == "learned"
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Sums over space from which the squared error, its normalised form and the gap follow.
+def anchor_weights(anchor: str, mixture: Mixture, present: Tensor, modalities: Sequence[str]) -> Tensor | None:
+    """Weights [B, M] of the anchor over the present modalities, None for ``normal``.
 
-    Attributes:
-        gram: [B, C, M, M] float32, sum over voxels of z_m z_n.
-        total: [B, C, M] float32, sum over voxels of z_m.
-        present: bool [B, M].
-        voxels: how many were summed over.
+    A sample that lacks the modality of ``modality:NAME`` has weights zero: it has no anchor and is not aligned.
     """
-
-    gram: Tensor
-    total: Tensor
-    present: Tensor
-    voxels: int
-
-
-def moments(latents: Tensor, present: Tensor) -> Moments:
-    """First and second moments of latents [B, M, C, ...] over space, read once forward and once backward.
-
-    A latent at full resolution is the largest tensor of a training step; forming differences, squares and normalised
-    copies of it costs more than the encoders do.
-    """
-    if not bool(present.all()):
-        latents = mask_latents(latents, present)
-    gram, total = _SpatialSums.apply(latents)
-    return Moments(gram, total, present, latents[0, 0, 0].numel())
+    if anchor == "normal":
+        return None
+    kind, _, name = anchor.partition(":")
+    if kind == "modality":
+        one = torch.tensor([m == name for m in modalities], device=present.device)
+        return (present & one).float()
+    return mixture.weights(present)
 
 
-class _SpatialSums(torch.autograd.Function):
-    """Gram matrices and sums in float32; both gradients are one product with the latents."""
-
-    @staticmethod
-    def forward(ctx: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(latents)
-        with torch.autocast(latents.device.type, enabled=False):
-            z = _by_channel(latents).float()
-            return z @ z.transpose(-1, -2), z.sum(dim=-1)
-
-    @staticmethod
-    def backward(ctx: Any, of_gram: Tensor, of_total: Tensor) -> Tensor:
-        (latents,) = ctx.saved_tensors
-        z = _by_channel(latents)
-        coefficients = of_gram + of_gram.transpose(-1, -2)
-        gradient = torch.baddbmm(
-            of_total.flatten(0, 1)[..., None].to(z.dtype), coefficients.flatten(0, 1).to(z.dtype), z.flatten(0, 1)
-        )
-        return gradient.unflatten(0, z.shape[:2]).transpose(1, 2).reshape(latents.shape)
-
-
-def _by_channel(latents: Tensor) -> Tensor:
-    return latents.flatten(3).transpose(1, 2)  # [B, C, M, voxels]
-
-
-def mse_alignment(found: Moments, weights: Tensor, normalise: bool = False) -> Tensor:
-    """Half the mean squared distance of the present latents to their barycentre.
-
-    1/2 mean over present (b, m) and elements of (z_bm - a_b)^2, a_b = sum_n w_bn z_bn; with all M present this is the
-    1/(2M) sum of the authors' fragment, per element. Absent modalities contribute nothing; gradients flow into the
-    anchor, as in the fragment. From the Gram matrix, sum_m |z_m - a|^2 = tr G - 2 1'G w + M w'G w, whose value is
-    exact to about 1e-6 of |z|^2 and whose gradient has no such limit.
+def align(
+    scales: Sequence[Tensor],
+    weights: Tensor | None,
+    present: Tensor,
+    loss: str = "mse",
+    normalise: bool = False,
+    seed: int = 0,
+) -> Tensor:
+    """The alignment term, averaged over scales.
 
     Args:
-        found: of :func:`moments`.
-        weights: [B, M], zero for absent modalities, summing to one.
-        normalise: divide each channel by its variance over present modalities, samples and space. One variance for
-            all modalities together, so that offsets between them stay visible. The gradient flows through it: the
-            loss is then constant along a common scale and nothing pulls latents towards zero. With the variance held
+        scales: latents, each [B, M, C, ...].
+        weights: of :func:`anchor_weights`, [B, M], or None for N(0, I).
+        present: bool [B, M]; absent modalities contribute neither to the loss nor to the anchor.
+        loss: one of :data:`LOSSES`.
+        normalise: bring each channel to mean 0 and variance 1 first, over present modalities, samples and space
+            together, so that offsets between modalities stay visible. The gradient flows through both statistics: the
+            loss is then constant along a common scale and nothing pulls latents towards zero. With the statistics held
             fixed something would, and as the loss is renormalised at the next step, shrinking would go on without end
             and without closing the gap.
+        seed: of the voxels and projections that the losses on samples draw.
 
     Returns:
         Scalar float32.
+
+    Raises:
+        InputError: an unknown loss, or ``mse`` towards N(0, I) with ``normalise``, which is constant.
     """
-    gram, there, w = found.gram, found.present.float()[:, None], weights.float()[:, None]
-    towards = (gram * w[:, :, None]).sum(dim=3)  # [B, C, M], sum over voxels of z_m a
-    anchored = (w * towards).sum(dim=2)  # [B, C], of a a
-    distance = _trace(gram) - 2 * (there * towards).sum(dim=2) + there.sum(dim=2) * anchored  # [B, C]
+    compare = find_loss(loss, "normal" if weights is None else "", normalise)
+    return torch.stack([compare(z, weights, present, normalise, seed) for z in scales]).mean()
+
+
+def mse(latents: Tensor, weights: Tensor | None, present: Tensor, normalise: bool = False, seed: int = 0) -> Tensor:
+    """Half the mean squared distance of the present latents to their barycentre (the authors' fragment).
+
+    1/2 mean over present (b, m) and elements of (z_bm - a_b)^2, a_b = sum_n w_bn z_bn; with all M present this is the
+    1/(2M) sum of the fragment, per element. Gradients flow into the anchor, as in the fragment. From the Gram matrix,
+    sum_m |z_m - a|^2 = tr G - 2 1'G w + M w'G w, whose value is exact to about 1e-6 of |z|^2 and whose gradient has no
+    such limit. Towards N(0, I), whose mean is all that a squared error sees, a = 0: the least is a collapse.
+    """
+    found = moments(latents, present)
+    gram, there = found.gram, present.float()[:, None]
+    if weights is None:
+        distance = trace(gram)
+    else:
+        w = weights.float()[:, None]
+        there = there * w.sum(dim=2, keepdim=True)  # no anchor, no term
+        towards = (gram * w[:, :, None]).sum(dim=3)  # [B, C, M], sum over voxels of z_m a
+        anchored = (w * towards).sum(dim=2)  # [B, C], of a a
+        own = (there * gram.diagonal(dim1=-2, dim2=-1)).sum(dim=2)
+        distance = own - 2 * (there * towards).sum(dim=2) + there.sum(dim=2) * anchored
     per_channel = distance.sum(dim=0).clamp_min(0)
     if normalise:
-        per_channel = per_channel / (variance(found) + 1e-5)
-    return per_channel.mean() / (2 * found.present.sum() * found.voxels)
+        per_channel = per_channel / (variance(found) + _TINY)
+    return per_channel.mean() / (2 * there.sum().clamp_min(1) * found.voxels)
 
 
-def variance(found: Moments) -> Tensor:
-    """Variance of each channel [C] over present modalities, samples and space."""
-    count = found.present.sum() * found.voxels
-    mean = found.total.sum(dim=(0, 2)) / count
-    return (_trace(found.gram).sum(dim=0) / count - mean.square()).clamp_min(0)
+def kl(latents: Tensor, weights: Tensor | None, present: Tensor, normalise: bool = False, seed: int = 0) -> Tensor:
+    """Mean over modalities of KL(q_m || anchor) per channel, q_m and anchor as Gaussians (nats).
 
-
-def relative_gap(found: Moments) -> Tensor:
-    """Share of the latents' variance that lies between the modalities of one voxel: 0 aligned, 1 nothing shared.
-
-    mean_m |z_m - zbar|^2 / total variance, over samples in which more than one modality is present; free of scale, so
-    shrinking does not lower it. NaN when no sample has two modalities.
+    The paper names KL and leaves its form open. Here q_m is N(mean, variance) of a channel over samples and space, and
+    the mixture the Gaussian of its moments: mean sum_m w_m mu_m, variance sum_m w_m (s_m^2 + (mu_m - mu)^2).
     """
-    pairs = found.present.sum(dim=1) > 1
-    part = Moments(found.gram[pairs], found.total[pairs], found.present[pairs], found.voxels)
-    shared = part.gram.sum(dim=(2, 3)) / part.present.sum(dim=1, keepdim=True)  # [B, C], M |zbar|^2
-    between = (_trace(part.gram) - shared).clamp_min(0).sum()
-    return between / (variance(part).sum() * part.present.sum() * part.voxels).clamp_min(1e-12 * pairs.any())
+    found = moments(latents, present)
+    count = (present.sum(dim=0) * found.voxels).clamp_min(1)  # [M]
+    mean = found.total.sum(dim=0) / count  # [C, M]
+    power = found.gram.diagonal(dim1=-2, dim2=-1).sum(dim=0) / count
+    if normalise:
+        everything = found.total.sum(dim=(0, 2)) / (present.sum() * found.voxels)
+        scale = (variance(found) + _TINY).sqrt()[:, None]
+        power = (power - 2 * everything[:, None] * mean + everything.square()[:, None]) / scale.square()
+        mean = (mean - everything[:, None]) / scale
+    spread = (power - mean.square()).clamp_min(0) + _TINY
+    w = _over_batch(weights, present)
+    if w is None:
+        middle, width = torch.zeros_like(mean[:, :1]), torch.ones_like(mean[:, :1])
+    else:
+        middle = (w * mean).sum(dim=1, keepdim=True)
+        width = (w * (spread + (mean - middle).square())).sum(dim=1, keepdim=True)
+    divergence = 0.5 * ((spread + (mean - middle).square()) / width - 1 + (width / spread).log())
+    return divergence[:, present.any(dim=0)].mean()
 
 
-def _trace(gram: Tensor) -> Tensor:
-    return gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+def coral(latents: Tensor, weights: Tensor | None, present: Tensor, normalise: bool = False, seed: int = 0) -> Tensor:
+    """Mean over modalities of |cov(q_m) - cov(anchor)|_F^2 / (4 C^2) (Sun and Saenko 2016, arXiv 1607.01719).
+
+    The covariance of a mixture holds the distances between the modalities' means, so that offsets count; that of
+    N(0, I) is I, and offsets do not count.
+    """
+    drawn, w = _drawn(latents, weights, present, normalise, seed)
+    means = torch.stack([z.mean(dim=0) for z in drawn])  # [M, C]
+    covariances = torch.stack([(z - m).T @ (z - m) / len(z) for z, m in zip(drawn, means, strict=True)])
+    size = means.shape[1]
+    if w is None:
+        anchor = torch.eye(size, device=means.device)
+    else:
+        apart = means - w @ means
+        anchor = torch.einsum("m,mcd->cd", w, covariances + apart[:, :, None] * apart[:, None])
+    return (covariances - anchor).square().sum(dim=(1, 2)).mean() / (4 * size**2)
 
 
-def align(found: Sequence[Moments], mixture: Mixture, normalise: bool = False, loss: str = "mse") -> Tensor:
-    """The alignment term: each modality's latents to the barycentre of those present, averaged over scales.
+def mmd(latents: Tensor, weights: Tensor | None, present: Tensor, normalise: bool = False, seed: int = 0) -> Tensor:
+    """Mean over modalities of MMD^2(q_m, anchor) (Gretton et al. 2012), RBF kernel, median bandwidth.
 
-    Args:
-        found: moments of the latents of each scale.
-        mixture: weights of the anchor.
-        normalise: measure distances in units of the latents' spread (see :func:`mse_alignment`).
-        loss: ``mse``.
+    With mean kernel values K_mn between the samples of two modalities, the distance to the mixture is
+    (e_m - w)' K (e_m - w); for N(0, I) the kernel's expectations are closed. The V-statistic: never negative.
+    """
+    drawn, w = _drawn(latents, weights, present, normalise, seed)
+    sizes, pooled = [len(z) for z in drawn], torch.cat(drawn)
+    squared = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist").square()
+    width = squared.detach()[squared.detach() > 0].median() if len(pooled) > 1 else squared.new_tensor(1.0)
+    width = torch.nan_to_num(width, nan=1.0).clamp_min(_TINY)  # twice the kernel's variance
+    kernel = (-squared / width).exp()
+    means = torch.stack([torch.stack([b.mean() for b in row.split(sizes, 1)]) for row in kernel.split(sizes)])
+    if w is not None:
+        against = means @ w
+        return (means.diagonal() - 2 * against + w @ against).mean()
+    size, variance_ = pooled.shape[1], width / 2
+    one = (variance_ / (variance_ + 1)) ** (size / 2) * (-pooled.square().sum(dim=1) / (2 * (variance_ + 1))).exp()
+    cross = torch.stack([p.mean() for p in one.split(sizes)])
+    return (means.diagonal() - 2 * cross + (variance_ / (variance_ + 2)) ** (size / 2)).mean()
+
+
+def sliced_wasserstein(
+    latents: Tensor, weights: Tensor | None, present: Tensor, normalise: bool = False, seed: int = 0
+) -> Tensor:
+    """Mean over modalities of the squared 2-Wasserstein distance to the anchor on random lines (Bonneel et al. 2015).
+
+    Quantiles of a mixture jump where its weights do, so that learned weights get no gradient here and stay uniform.
+    """
+    drawn, w = _drawn(latents, weights, present, normalise, seed)
+    generator = torch.Generator().manual_seed(seed)
+    lines = torch.randn(drawn[0].shape[1], _PROJECTIONS, generator=generator).to(drawn[0].device)
+    sorted_ = [(z @ (lines / lines.norm(dim=0))).sort(dim=0).values for z in drawn]  # [n_m, projections]
+    points = max(len(z) for z in drawn)
+    levels = (torch.arange(points, device=lines.device) + 0.5) / points
+    own = [z[(levels * len(z)).long()] for z in sorted_]
+    if w is None:
+        anchor = (math.sqrt(2) * torch.erfinv(2 * levels - 1))[:, None]
+    else:
+        pooled, order = torch.cat(sorted_).sort(dim=0)
+        share = torch.cat([v.expand(len(z)) / len(z) for v, z in zip(w.detach(), drawn, strict=True)])
+        reached = share[order].cumsum(dim=0).T.contiguous()  # [projections, all points]
+        place = torch.searchsorted(reached, levels.expand(_PROJECTIONS, -1).contiguous()).clamp_max(len(pooled) - 1)
+        anchor = pooled.gather(0, place.T)
+    return torch.stack([(q - anchor).square().mean() for q in own]).mean()
+
+
+def _drawn(
+    latents: Tensor, weights: Tensor | None, present: Tensor, normalise: bool, seed: int
+) -> tuple[list[Tensor], Tensor | None]:
+    """Samples [n, C] of every modality that is there, and the anchor's weights over these."""
+    with torch.autocast(latents.device.type, enabled=False):
+        found = clouds(latents, present, seed)
+        pooled = torch.cat(list(found.values()))
+        mean, scale = pooled.mean(dim=0), (pooled.var(dim=0, unbiased=False) + _TINY).sqrt()
+    w = _over_batch(weights, present)
+    if w is not None:
+        w = w[list(found)]
+        w = w / w.sum().clamp_min(_TINY)
+    return [(z - mean) / scale if normalise else z for z in found.values()], w
+
+
+def _over_batch(weights: Tensor | None, present: Tensor) -> Tensor | None:
+    """One set of weights [M] for a batch."""
+    if weights is None:
+        return None
+    total = weights.float().sum(dim=0)
+    return total / total.sum().clamp_min(_TINY)
+
+
+def find_loss(
+    name: str, anchor: str = "learned", normalise: bool = False
+) -> Callable[[Tensor, Tensor | None, Tensor, bool, int], Tensor]:
+    """The alignment loss called ``name``, for use with an anchor.
 
     Raises:
-        InputError: an unknown loss.
-    """
-    compare = find_loss(loss)
-    return torch.stack([compare(f, mixture.weights(f.present), normalise) for f in found]).mean()
-
-
-def find_loss(name: str) -> Callable[[Moments, Tensor, bool], Tensor]:
-    """The alignment loss called ``name``.
-
-    Raises:
-        InputError: there is none.
+        InputError: there is none, or the two make a constant.
     """
     if name not in LOSSES:
         raise InputError(f"unknown alignment loss {name!r}; there are: {', '.join(LOSSES)}")
+    if name == "mse" and anchor == "normal" and normalise:
+        raise InputError(
+            "anchor 'normal' with loss 'mse' on normalised latents is a constant, whatever the encoders do; take loss "
+            "'kl', or normalise=false"
+        )
     return LOSSES[name]
 
 
-LOSSES: dict[str, Callable[[Moments, Tensor, bool], Tensor]] = {"mse": mse_alignment}
-
-
-def compensation(
-    means: Sequence[float],
-    sds: Sequence[float],
-    weights: Sequence[float],
-    anchor_mean: float | None = None,
-    anchor_sd: float = 1.0,
-    points: int = 20001,
-) -> dict[str, float]:
-    """The compensation identity on one-dimensional Gaussians q_m, by numerical integration (nats).
-
-    sum_m w_m KL(q_m || P) = JS_w(q_1..q_M) + KL(q_mix || P), with q_mix = sum_m w_m q_m, for every anchor P. The
-    identity is a textbook fact of information theory, not the authors' theorem.
-
-    Args:
-        means, sds, weights: of the modalities; weights are normalised to one.
-        anchor_mean, anchor_sd: the Gaussian anchor P; ``anchor_mean=None`` takes P = q_mix.
-        points: of the integration grid.
-
-    Returns:
-        ``cost`` (left side), ``js`` (modality gap), ``price`` (of the wrong anchor), ``entropy`` H(w) >= js.
-
-    Raises:
-        ValueError: lengths differ, a spread or a weight is not positive.
-    """
-    m, s, w = (np.asarray(v, dtype=float) for v in (means, sds, weights))
-    if not (m.shape == s.shape == w.shape) or (s <= 0).any() or (w <= 0).any() or anchor_sd <= 0:
-        raise ValueError("means, sds and weights need one length, sds and weights must be positive")
-    w = w / w.sum()
-    low, high = (m - 12 * s).min(), (m + 12 * s).max()
-    grid = np.linspace(low, high, points)
-    q = norm.pdf(grid[:, None], m, s)  # [points, M]
-    mix = q @ w
-    log_anchor = np.log(np.maximum(mix, 1e-300)) if anchor_mean is None else norm.logpdf(grid, anchor_mean, anchor_sd)
-
-    def kl(density: np.ndarray) -> float:
-        own = np.where(density > 0, density * np.log(np.maximum(density, 1e-300)), 0.0)
-        return float(trapezoid(own - density * log_anchor, grid))
-
-    js = float(sum(wi * trapezoid(rel_entr(q[:, i], mix), grid) for i, wi in enumerate(w)))
-    cost = float(sum(wi * kl(q[:, i]) for i, wi in enumerate(w)))
-    return {"cost": cost, "js": js, "price": kl(mix), "entropy": float(-(w * np.log(w)).sum())}
+LOSSES: dict[str, Callable[[Tensor, Tensor | None, Tensor, bool, int], Tensor]] = {
+    f.__name__: f for f in (mse, kl, coral, mmd, sliced_wasserstein)
+}
+ON_SAMPLES = ("coral", "mmd", "sliced_wasserstein")

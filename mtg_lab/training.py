@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -102,6 +103,7 @@ class _Training:
         self.data = cached_dataset(training.subjects, training.modalities, recipe.preprocessing)
         self.classes, self.meaning = training.schema.classes, weights_meaning(training.modalities, training.schema)
         self.workers, self.step, self.history = workers, 0, []  # type: ignore[var-annotated]
+        self.warned = False
         self.between_steps = True  # only then do weights, optimiser, average and step count belong together
 
     def run(self, checkpoint_steps: int) -> None:
@@ -116,8 +118,10 @@ class _Training:
             for batch in self._batches():
                 self._advance(batch)
                 bar.update()
-                if self.step % checkpoint_steps == 0 and self.step < recipe.steps:
-                    self._save_checkpoint()
+                if self.step % checkpoint_steps == 0:
+                    self._warn()
+                    if self.step < recipe.steps:
+                        self._save_checkpoint()
         except KeyboardInterrupt:
             if self.between_steps:
                 self._save_checkpoint()
@@ -133,7 +137,7 @@ class _Training:
     def _advance(self, batch: dict[str, Tensor]) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate_factor(self.step, self.recipe.steps, self.recipe.warmup)
-        losses = self.wrapped(batch)
+        losses = self.wrapped({**batch, "progress": torch.tensor(self.step / self.recipe.steps)})
         row = self._over_processes({"loss": losses.total.detach(), **losses.parts})
         if self.step % 50 == 0 and not bool(torch.isfinite(row["loss"])):
             raise self._diverged(f"the loss is {float(row['loss'])} at step {self.step}")
@@ -146,6 +150,13 @@ class _Training:
         self.history.append(row)
         self.step += 1
         self.between_steps = True
+
+    def _warn(self) -> None:
+        told = self.method.warning(self._numbers()) if self.accelerator.is_main_process and not self.warned else None
+        if told:
+            self.warned = True
+            self._log(f"step {self.step}: {told}")
+            warnings.warn(told, stacklevel=2)
 
     def _over_processes(self, row: dict[str, Tensor]) -> dict[str, Tensor]:
         """Means over processes, each of which saw its share of the batch."""

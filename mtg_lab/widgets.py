@@ -237,14 +237,14 @@ def gaussian_anchor(
     """Move an anchor P among Gaussian modalities q_m and watch sum_m w_m KL(q_m||P) = JS_w + KL(q_mix||P).
 
     The gap JS_w stays whatever the anchor does; the price of the anchor is nothing only where P is the mixture.
-    ``compute`` is :func:`mtg_lab.alignment.compensation` unless given. Raises ValueError when the lengths differ.
+    ``compute`` is :func:`mtg_lab.theory.compensation` unless given. Raises ValueError when the lengths differ.
     """
     weights = [1 / len(means)] * len(means) if weights is None else list(weights)
     names = list(names)[: len(means)]
     if not len(means) == len(sds) == len(weights) == len(names):
         raise ValueError("means, sds, weights and names must be equally many")
     if compute is None:
-        from mtg_lab.alignment import compensation
+        from mtg_lab.theory import compensation
 
         compute = compensation
     parts_of: Compute = compute

@@ -3,20 +3,15 @@
 import math
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 
-from mtg_lab.alignment import (
-    align,
-    anchor_is_learned,
-    compensation,
-    moments,
-    variance,
-)
-from mtg_lab.alignment import relative_gap as gap_of_moments
+from mtg_lab.alignment import LOSSES, align, anchor_is_learned, anchor_weights, find_loss
 from mtg_lab.backbones import Mixture
 from mtg_lab.errors import InputError
+from mtg_lab.moments import clouds
 
 seeds = st.integers(0, 2**20)
 
@@ -30,12 +25,12 @@ def everything(z):
     return torch.ones(z.shape[:2], dtype=torch.bool)
 
 
-def term(z, mixture, present, normalise=False):
-    return align([moments(z, present)], mixture, normalise)
+NAMES = ("t1n", "t1c", "t2w", "t2f")
 
 
-def relative_gap(z, present):
-    return gap_of_moments(moments(z, present))
+def term(z, mixture, present, normalise=False, loss="mse", anchor="learned", seed=0):
+    weights = anchor_weights(anchor, mixture, present, NAMES[: z.shape[1]])
+    return align([z], weights, present, loss, normalise, seed)
 
 
 def in_words(z, mixture, present, normalise):
@@ -144,17 +139,11 @@ def test_the_normalised_form_never_pulls_towards_a_smaller_scale():
     assert abs(along_scale.item()) < 1e-4 * (z.grad.norm() * z.detach().norm()).item()
 
 
-def test_the_variance_is_over_what_is_there():
-    z, present = 7 * latents() + 3, torch.tensor([[True, True, False, True], [True, False, False, True]])
-    there = z[present]  # [5, C, d, h, w]
-    torch.testing.assert_close(variance(moments(z, present)), there.var(dim=(0, 2, 3, 4), unbiased=False))
-
-
 def test_scales_are_averaged():
     z = latents()
-    fine, coarse, mixture = z, z[..., ::2, ::2, ::2], Mixture(4)
-    found = [moments(s, everything(z)) for s in (fine, coarse)]
-    torch.testing.assert_close(align(found, mixture), sum(align([f], mixture) for f in found) / 2)
+    fine, coarse, weights = z, z[..., ::2, ::2, ::2], Mixture(4).weights(everything(z))
+    apart = [align([s], weights, everything(z)) for s in (fine, coarse)]
+    torch.testing.assert_close(align([fine, coarse], weights, everything(z)), sum(apart) / 2)
 
 
 def test_aligned_latents_cost_nothing():
@@ -162,101 +151,171 @@ def test_aligned_latents_cost_nothing():
     assert term(z, mixture_of([1.0, 2.0, 3.0, 4.0]), everything(z)) < 1e-6
 
 
-def test_an_unknown_anchor_or_loss_is_told_which_there_are():
-    assert anchor_is_learned("learned")
-    assert not anchor_is_learned("uniform")
-    with pytest.raises(InputError, match="unknown anchor 'best'; there are: learned, uniform"):
-        anchor_is_learned("best")
-    with pytest.raises(InputError, match="unknown alignment loss 'l1'; there are: mse"):
-        align([moments(latents(), everything(latents()))], Mixture(4), loss="l1")
+# --- every loss -------------------------------------------------------------------------------------------------------
+
+every_loss = pytest.mark.parametrize("loss", LOSSES)
+every_anchor = pytest.mark.parametrize("anchor", ["learned", "uniform", "modality:t1c", "normal"])
 
 
-# --- the relative gap -------------------------------------------------------------------------------------------------
+def shifted(offset, seed=0, size=8, channels=3, modalities=4):
+    """Independent unit Gaussians whose modality m has the mean m * offset."""
+    z = latents(seed, batch=1, modalities=modalities, channels=channels, size=size)
+    return z + offset * torch.arange(modalities)[None, :, None, None, None, None]
 
 
-def test_identical_latents_have_no_gap():
-    z = latents(modalities=1).expand(-1, 4, -1, -1, -1, -1)
-    assert relative_gap(z, everything(z)) < 1e-6
+@every_loss
+@every_anchor
+@pytest.mark.parametrize("normalise", [False, True])
+def test_every_combination_has_finite_gradients_and_ignores_what_is_absent(loss, anchor, normalise):
+    if (loss, anchor, normalise) == ("mse", "normal", True):
+        pytest.skip("constant, refused: see below")
+    present = torch.tensor([[True, True, False, True], [True, False, False, True]])
+    z, mixture = shifted(1.0).repeat(2, 1, 1, 1, 1, 1), mixture_of([0.3, -0.4, 9.0, 0.1])
+    values = []
+    for poison in (0.0, math.nan, 1e30):
+        x = torch.where(present[:, :, None, None, None, None], z, poison).requires_grad_()
+        value = term(x, mixture, present, normalise, loss, anchor, seed=3)
+        value.backward()
+        assert torch.isfinite(x.grad).all()
+        assert not x.grad[~present].any()
+        values.append(value.detach())
+    assert torch.isfinite(values[0])
+    assert values[0] >= 0
+    torch.testing.assert_close(values[1], values[0])
+    torch.testing.assert_close(values[2], values[0])
 
 
-def test_a_gap_worked_by_hand():
-    """Two voxels, two modalities: (0, 2) and (4, 6). Between 4 x 1, total 9 + 1 + 1 + 9, so one fifth."""
-    z = torch.tensor([[0.0, 4.0], [2.0, 6.0]]).reshape(1, 2, 1, 2)
-    assert float(relative_gap(z, everything(z))) == pytest.approx(0.2)
+@every_loss
+def test_equal_modalities_cost_nothing_and_offsets_cost_more_the_larger_they_are(loss):
+    same = latents(batch=1, modalities=1, size=8).expand(-1, 4, -1, -1, -1, -1)
+    costs = [term(same + offset * torch.arange(4.0)[None, :, None, None, None, None], Mixture(4),
+                        everything(same), loss=loss).item() for offset in (0, 0.3, 1, 3)]  # fmt: skip
+    assert costs[0] == pytest.approx(0, abs=1e-5)
+    assert costs[0] < costs[1] < costs[2] < costs[3]
 
 
-def test_nothing_shared_is_a_gap_of_one():
-    z = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).reshape(1, 2, 1, 2)
-    assert float(relative_gap(z, everything(z))) == pytest.approx(1.0)
+@every_loss
+def test_a_step_down_the_gradient_narrows_the_gap(loss):
+    z = shifted(1.0).requires_grad_()
+    before = term(z, Mixture(4), everything(z), True, loss)
+    (gradient,) = torch.autograd.grad(before, z)
+    # The losses on samples move the voxels they saw; a small step lowers each of them.
+    after = term(z - 0.05 * gradient / gradient.norm(), Mixture(4), everything(z), True, loss)
+    assert after < before
 
 
-@settings(deadline=None, max_examples=20)
-@given(seeds, st.floats(0.01, 100))
-def test_the_relative_gap_is_free_of_scale(seed, scale):
-    z = latents(seed)
-    gap = relative_gap(z, everything(z))
-    torch.testing.assert_close(relative_gap(scale * z, everything(z)), gap, rtol=1e-4, atol=1e-6)
-    assert 0 <= gap <= 1
+@every_loss
+@settings(deadline=None, max_examples=10)
+@given(seed=seeds, scale=st.floats(0.2, 50))
+def test_no_normalised_loss_gains_by_shrinking(loss, seed, scale):
+    z, mixture = shifted(1.0, seed), mixture_of([0.5, -1.0, 0.0, 2.0])
+    forms = [term(k * z, mixture, everything(z), True, loss) for k in (1, scale)]
+    torch.testing.assert_close(forms[0], forms[1], rtol=2e-3, atol=1e-5)
 
 
-def test_samples_with_one_modality_say_nothing_about_the_gap():
-    z = torch.cat([latents(1), latents(2)])
-    present = torch.ones(4, 4, dtype=torch.bool)
-    present[2:] = torch.tensor([True, False, False, False])
-    z[~present] = math.nan
-    torch.testing.assert_close(relative_gap(z, present), relative_gap(latents(1), everything(latents(1))))
-    assert relative_gap(z[2:], present[2:]).isnan()
+@pytest.mark.parametrize("loss", ["kl", "coral", "mmd", "sliced_wasserstein"])
+def test_standard_normal_latents_cost_little_towards_the_normal_anchor(loss):
+    near, far = shifted(0.0, size=16), 3 * shifted(0.0, size=16) + 2
+    costs = [float(term(z, Mixture(4), everything(z), loss=loss, anchor="normal")) for z in (near, far)]
+    assert costs[0] < 0.05
+    assert costs[1] > 10 * costs[0]
 
 
-# --- the identity -----------------------------------------------------------------------------------------------------
-
-gaussians = st.lists(
-    st.tuples(st.floats(-4, 4), st.floats(0.3, 3), st.floats(0.05, 1)), min_size=1, max_size=5
-)  # mean, standard deviation, weight
-
-
-@settings(deadline=None, max_examples=60)
-@given(gaussians, st.floats(-5, 5), st.floats(0.5, 4))
-def test_the_identity_holds_for_every_anchor(parts, mean, sd):
-    terms = compensation(*zip(*parts, strict=True), anchor_mean=mean, anchor_sd=sd)
-    assert terms["cost"] == pytest.approx(terms["js"] + terms["price"], rel=1e-6, abs=1e-7)
-    assert terms["price"] >= -1e-9
-
-
-@settings(deadline=None, max_examples=60)
-@given(gaussians)
-def test_the_mixture_is_the_cheapest_anchor(parts):
-    terms = compensation(*zip(*parts, strict=True))
-    assert terms["price"] == pytest.approx(0, abs=1e-9)
-    assert terms["cost"] == pytest.approx(terms["js"], abs=1e-7)
-
-
-@settings(deadline=None, max_examples=60)
-@given(gaussians)
-def test_the_gap_lies_between_0_and_the_entropy_of_the_weights(parts):
-    terms = compensation(*zip(*parts, strict=True))
-    assert -1e-9 <= terms["js"] <= terms["entropy"] + 1e-9 <= math.log(len(parts)) + 2e-9
-
-
-def test_identical_modalities_have_no_gap_and_separable_ones_all_of_it():
-    assert compensation([1, 1, 1], [2, 2, 2], [1, 2, 3])["js"] == pytest.approx(0, abs=1e-9)
-    apart = compensation([-30, 0, 30], [1, 1, 1], [1, 2, 3])
-    assert apart["js"] == pytest.approx(apart["entropy"], abs=1e-9)
-    assert apart["entropy"] == pytest.approx(math.log(6) - (2 * math.log(2) + 3 * math.log(3)) / 6)
-
-
-def test_the_cost_of_one_gaussian_is_its_divergence_in_closed_form():
-    """KL(N(m, s^2) || N(a, b^2)) = ln(b/s) + (s^2 + (m - a)^2) / (2 b^2) - 1/2; torch.distributions agrees."""
-    terms = compensation([1.5], [0.7], [1], anchor_mean=-0.5, anchor_sd=2)
-    expected = math.log(2 / 0.7) + (0.7**2 + 2**2) / (2 * 2**2) - 0.5
+def test_kl_is_that_of_torch_between_the_moments():
+    z = shifted(0.7, channels=2) * torch.tensor([1.0, 2.0, 0.5, 1.5])[None, :, None, None, None, None]
+    w = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    flat = z.transpose(1, 2)[0].flatten(2)  # [C, M, voxels]
+    mean, var = flat.mean(dim=2), flat.var(dim=2, unbiased=False)
+    middle = (w * mean).sum(dim=1, keepdim=True)
+    width = (w * (var + (mean - middle).square())).sum(dim=1, keepdim=True)
     normal = torch.distributions.Normal
-    reference = torch.distributions.kl_divergence(normal(1.5, 0.7), normal(-0.5, 2.0))
-    assert terms["cost"] == pytest.approx(expected, rel=1e-6)
-    assert terms["cost"] == pytest.approx(float(reference), rel=1e-6)
-    assert terms["js"] == pytest.approx(0, abs=1e-9)
+    reference = torch.distributions.kl_divergence(normal(mean, var.sqrt()), normal(middle, width.sqrt())).mean()
+    ours = term(z, mixture_of(w.log()), everything(z), loss="kl")
+    torch.testing.assert_close(ours, reference, rtol=1e-3, atol=1e-5)
+    to_normal = torch.distributions.kl_divergence(normal(mean, var.sqrt()), normal(0.0, 1.0)).mean()
+    torch.testing.assert_close(
+        term(z, Mixture(4), everything(z), loss="kl", anchor="normal"), to_normal, rtol=1e-3, atol=1e-4
+    )
 
 
-@pytest.mark.parametrize("wrong", [([0, 1], [1], [1]), ([0], [0], [1]), ([0], [1], [0]), ([0], [-1], [1])])
-def test_impossible_gaussians_are_refused(wrong):
-    with pytest.raises(ValueError, match="must be positive"):
-        compensation(*wrong)
+def test_mmd_to_the_mixture_is_half_the_distance_to_the_other_of_two():
+    """e_1 - (e_1 + e_2) / 2 = (e_1 - e_2) / 2 in the kernel's space, so a quarter of the squared distance."""
+    z = shifted(1.5, modalities=2)
+    to_mixture = term(z, Mixture(2), everything(z), loss="mmd")
+    to_first = align([z], torch.tensor([[1.0, 0.0]]), everything(z), "mmd")  # mean of 0 and the whole distance
+    torch.testing.assert_close(to_mixture, to_first / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_mmd_to_the_normal_anchor_is_that_of_many_draws():
+    z = shifted(0.5, modalities=2, size=6)
+    closed = float(term(z, Mixture(2), everything(z), loss="mmd", anchor="normal"))
+    drawn = torch.cat(list(clouds(z, everything(z)).values()))
+    width = torch.cdist(drawn, drawn).square()
+    width = width[width > 0].median()
+    normal = torch.randn(6000, 3, generator=torch.Generator().manual_seed(1))
+
+    def kernel(a, b):
+        return (-torch.cdist(a, b).square() / width).exp().mean()
+
+    sides = [kernel(a, a) - 2 * kernel(a, normal) + kernel(normal, normal)
+             for a in clouds(z, everything(z)).values()]  # fmt: skip
+    assert closed == pytest.approx(float(sum(sides) / 2), abs=3e-3)
+
+
+def test_sliced_wasserstein_between_shifted_copies_is_the_shift():
+    """Copies shifted by d along every axis: on a unit line l the distance is (d.l)^2, on average |d|^2 / C; each of
+    the two, as its own anchor or the other's, contributes half."""
+    same = latents(batch=1, modalities=1, size=8, channels=6).expand(-1, 2, -1, -1, -1, -1)
+    z = same + torch.tensor([0.0, 2.0])[None, :, None, None, None, None]
+    weights = torch.tensor([[1.0, 0.0]])
+    found = [float(align([z], weights, everything(z), "sliced_wasserstein", seed=s)) for s in range(40)]
+    assert sum(found) / 40 == pytest.approx(0.5 * 4, rel=0.15)
+
+
+def test_coral_against_numpy():
+    z = shifted(1.0, modalities=2)
+    a, b = (c.numpy() for c in clouds(z, everything(z)).values())
+    covariances = [np.cov(c.T, bias=True) for c in (a, b)]
+    anchor = np.cov(np.concatenate([a, b]).T, bias=True)  # equal numbers of samples: the mixture's
+    expected = np.mean([((c - anchor) ** 2).sum() / (4 * 9) for c in covariances])
+    assert float(term(z, Mixture(2), everything(z), loss="coral")) == pytest.approx(expected, rel=1e-3)
+
+
+def test_anchors_differ_as_they_should():
+    """The mixture is the cheapest, N(0, I) the dearest for clouds far from it (the compensation identity)."""
+    z = shifted(1.0) + 5
+    cost = {
+        a: float(term(z, Mixture(4), everything(z), loss="kl", anchor=a)) for a in ("uniform", "modality:t1n", "normal")
+    }
+    assert cost["uniform"] < cost["modality:t1n"] < cost["normal"]
+
+
+def test_a_sample_without_the_anchor_modality_is_not_aligned():
+    z, present = shifted(1.0), torch.tensor([[True, False, True, True]])
+    assert term(z, Mixture(4), present, anchor="modality:t1c") == 0
+    assert term(z, Mixture(4), present, anchor="modality:t1n") > 0.1
+
+
+def test_learned_weights_get_a_gradient_where_the_loss_has_one():
+    z = shifted(1.0)
+    for loss, has in (("mse", True), ("kl", True), ("coral", True), ("mmd", True), ("sliced_wasserstein", False)):
+        mixture = Mixture(4)
+        value = term(z.requires_grad_(), mixture, everything(z), loss=loss)
+        value.backward()
+        assert (mixture.theta.grad is not None and bool(mixture.theta.grad.any())) == has, loss
+
+
+def test_an_unknown_anchor_or_loss_is_told_which_there_are():
+    assert anchor_is_learned("learned", NAMES)
+    assert not any(anchor_is_learned(a, NAMES) for a in ("uniform", "normal", "modality:t1c"))
+    with pytest.raises(InputError, match="unknown anchor 'best'; there are: learned, uniform, normal, modality:NAME"):
+        anchor_is_learned("best", NAMES)
+    with pytest.raises(InputError, match="anchor 'modality:pet': no modality 'pet'; there are: t1n, t1c, t2w, t2f"):
+        anchor_is_learned("modality:pet", NAMES)
+    with pytest.raises(InputError, match="unknown alignment loss 'l1'; there are: mse, kl, coral, mmd, sliced"):
+        find_loss("l1")
+
+
+def test_a_loss_that_is_constant_is_refused():
+    with pytest.raises(InputError, match="constant, whatever the encoders do; take loss 'kl'"):
+        term(latents(), Mixture(4), everything(latents()), normalise=True, anchor="normal")

@@ -93,8 +93,8 @@ def test_a_common_scale_or_shift_changes_no_gap(scale, shift, seed):
 
 
 def test_numpy_and_torch_agree_on_the_relative_gap():
-    from mtg_lab.alignment import moments
-    from mtg_lab.alignment import relative_gap as of_moments
+    from mtg_lab.moments import moments
+    from mtg_lab.moments import relative_gap as of_moments
 
     z = np.random.default_rng(0).normal(size=(30, 3, 5))  # voxels, modalities, channels
     tensor = torch.from_numpy(z).permute(1, 2, 0)[None].reshape(1, 3, 5, 30, 1, 1)

@@ -22,7 +22,7 @@ from mtg_lab import training
 from mtg_lab.errors import InputError
 from mtg_lab.hardware import use_bf16
 from mtg_lab.manifest import read_manifest
-from mtg_lab.methods import contract
+from mtg_lab.methods import AlignedTeacher, contract
 from mtg_lab.missingness import Missingness, read_pattern
 from mtg_lab.runs import load_run
 from mtg_lab.training import rate_factor, train
@@ -474,7 +474,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from monai.losses import DiceCELoss
-from mtg_lab.methods import contract
+from mtg_lab.methods import AlignedTeacher, contract
 from mtg_lab.recipes import Recipe
 from mtg_lab.training import train
 contract.DiceCELoss = lambda **options: DiceCELoss(**{**options, "batch": False})
@@ -531,3 +531,12 @@ def test_what_a_loader_process_refuses_is_told_in_its_own_line(tiny_recipe, tmp_
     with pytest.raises(InputError) as told:
         training.train(tiny_recipe(), tmp_path / "run", workers=1)
     assert str(told.value) == "subject P1: t1c is damaged; copy it again"
+
+
+def test_a_warning_of_the_method_is_told_once_and_logged(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(AlignedTeacher, "warning", lambda self, history: f"collapse after {len(history)} steps")
+    recipe = tiny_recipe(method="aligned_teacher", steps=6)
+    with pytest.warns(UserWarning, match="collapse after 2 steps") as told:
+        run = train(recipe, tmp_path / "run", checkpoint_steps=2)
+    assert sum("collapse" in str(w.message) for w in told) == 1
+    assert (run.folder / "log.txt").read_text().count("step 2: collapse after 2 steps") == 1

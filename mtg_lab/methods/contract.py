@@ -1,6 +1,6 @@
 """What every training method promises: losses and schedule around a backbone, never inside it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -43,8 +43,15 @@ class Method(nn.Module):
         self.segmentation = SegmentationLoss()
 
     def forward(self, batch: Mapping[str, Tensor]) -> Losses:
-        """Losses of a batch: image [B, M, D, H, W], label [B, 1, D, H, W], present bool [B, M], draw int64 [B]."""
+        """Losses of a batch: image [B, M, D, H, W], label [B, 1, D, H, W], present bool [B, M], draw int64 [B].
+
+        ``progress``, where it is there, is the share of the steps that are done, a scalar.
+        """
         raise TypeError(f"{type(self).__name__} must define forward(batch)")
+
+    def warning(self, history: Sequence[Mapping[str, float]]) -> str | None:
+        """One line if the rows of the history so far tell that training goes wrong; asked at every checkpoint."""
+        return None
 
     def trained(self) -> Mapping[str, Tensor]:
         """The state that is kept when training ends: the backbone's."""

@@ -5,19 +5,23 @@ a student learns from the frozen teacher; how it learns they leave open. Here: t
 distance between the student's fused latent and the teacher's anchor, each with a weight that can be zero.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mtg_lab import vocabulary
-from mtg_lab.alignment import align, anchor_is_learned, find_loss, moments, relative_gap, variance
-from mtg_lab.backbones import ModalityBackbone
+from mtg_lab.alignment import ON_SAMPLES, align, anchor_is_learned, anchor_weights, find_loss
+from mtg_lab.backbones import Latents, ModalityBackbone
 from mtg_lab.data import subset_mask
 from mtg_lab.distillation import frozen, latent_distillation, logit_distillation
 from mtg_lab.errors import InputError
 from mtg_lab.methods.contract import Losses, Method, all_present
+from mtg_lab.moments import effective_rank, moments, relative_gap, variance
+
+_WATCHED = 20  # steps over which what is logged is averaged
 
 
 class AlignedTeacher(Method):
@@ -25,8 +29,13 @@ class AlignedTeacher(Method):
 
     Options:
         align_weight: weight of the alignment term; 0 is the teacher without alignment.
-        align_loss: ``mse``.
-        anchor: ``learned`` trains the weights of the mixture (P*_mix), ``uniform`` keeps them at 1/M.
+        align_loss: ``mse``, ``kl``, ``coral``, ``mmd`` or ``sliced_wasserstein``, see :mod:`mtg_lab.alignment`.
+        anchor: ``learned`` trains the weights of the mixture (P*_mix), ``uniform`` keeps them at 1/M,
+            ``modality:t1c`` takes one modality, ``normal`` N(0, I).
+        align_scales: ``first`` (the finest latents, as in the authors' fragment), ``all``, numbers such as ``0+2``, or
+            ``fused``: after fusion, the last features that each modality alone leads to (one more decoding a modality).
+        align_schedule: ``constant``, ``warmup`` (rising linearly over the first fifth of the steps) or ``decay`` (half
+            a cosine down to zero).
         normalise: measure the distance in units of the latents' spread, so that shrinking does not help. The published
             form is ``False``; with it the small networks of this lab lowered the loss by shrinking their latents and
             left the relative gap where it was, which notebook 04 shows. Hence the default.
@@ -39,31 +48,101 @@ class AlignedTeacher(Method):
         "align_weight": 0.1,
         "align_loss": "mse",
         "anchor": "learned",
+        "align_scales": "first",
+        "align_schedule": "constant",
         "normalise": True,
         "dropout": False,
     }
 
     def __init__(self, backbone: ModalityBackbone, **options: Any):
         super().__init__(backbone, **options)
-        find_loss(self.options["align_loss"])  # refuse now, not at the first step
-        if not anchor_is_learned(self.options["anchor"]):
+        # Refuse now, not at the first step.
+        find_loss(self.options["align_loss"], self.options["anchor"], self.options["normalise"])
+        schedule_factor(self.options["align_schedule"], 0.0)
+        chosen_scales(self.options["align_scales"], None)
+        if not anchor_is_learned(self.options["anchor"], backbone.modalities):
             backbone.mixture.theta.requires_grad_(False)  # it starts at zero, which is uniform
 
     def forward(self, batch: Mapping[str, Tensor]) -> Losses:
         """Segmentation and alignment losses."""
-        present = all_present(batch)
+        present, options = all_present(batch), self.options
         latents = self.backbone.encode(batch["image"], present)
-        found = [moments(scale, present) for scale in latents]
-        term = align(found, self.backbone.mixture, self.options["normalise"], self.options["align_loss"])
-        mask = subset_mask(present, batch["draw"]) if self.options["dropout"] else present
+        scales = self._aligned_scales(latents, present)
+        weights = anchor_weights(options["anchor"], self.backbone.mixture, present, self.backbone.modalities)
+        # Of the samples' own numbers, so that a resumed run draws the same voxels.
+        seed = int(batch["draw"].sum()) % 2**31 if options["align_loss"] in ON_SAMPLES else 0
+        term = align(scales, weights, present, options["align_loss"], options["normalise"], seed)
+        factor = schedule_factor(options["align_schedule"], float(batch.get("progress", 0.0)))
+        mask = subset_mask(present, batch["draw"]) if options["dropout"] else present
         segmentation = self.segmentation(self.backbone.decode(latents, mask), batch["label"])
-        parts = {
-            "segmentation": segmentation.detach(),
-            "alignment": term.detach(),
-            "relative_gap": relative_gap(found[0]).detach(),
-            "latent_scale": variance(found[0]).mean().sqrt().detach(),
-        }
-        return Losses(segmentation + self.options["align_weight"] * term, parts)
+        with torch.no_grad():
+            found = moments(latents[0].detach(), present)
+            parts = {
+                "segmentation": segmentation.detach(),
+                "alignment": term.detach(),
+                "relative_gap": relative_gap(found),
+                "latent_scale": variance(found).mean().sqrt(),
+                "effective_rank": term.new_tensor(effective_rank(latents[0], present, int(batch["draw"][0]) % 2**31)),
+            }
+        return Losses(segmentation + options["align_weight"] * factor * term, parts)
+
+    def warning(self, history: Sequence[Mapping[str, float]]) -> str | None:
+        """Tells a collapse: latents whose effective rank has halved, or whose scale fell below a tenth.
+
+        The authors name mode collapse as the signature of an alignment that is too strong; the loss then looks perfect.
+        """
+        if len(history) < 3 * _WATCHED:
+            return None
+        early, late = history[_WATCHED : 2 * _WATCHED], history[-_WATCHED:]  # the very first rows are the start's
+        for column, share, words in (("effective_rank", 0.5, "effective rank"), ("latent_scale", 0.1, "scale")):
+            before, now = (sum(row[column] for row in rows) / _WATCHED for rows in (early, late))
+            if now < share * before:
+                return f"latents collapse: their {words} fell from {before:.2g} to {now:.2g}; lower method.align_weight"
+        return None
+
+    def _aligned_scales(self, latents: Latents, present: Tensor) -> list[Tensor]:
+        if self.options["align_scales"] != "fused":
+            return [latents[i] for i in chosen_scales(self.options["align_scales"], len(latents))]
+        modalities = present.shape[1]
+        alone = torch.eye(modalities, dtype=torch.bool, device=present.device)
+        # A sample that lacks a modality is decoded from what it has, and its features are not looked at.
+        masks = [torch.where(present[:, m, None], alone[m], present) for m in range(modalities)]
+        return [torch.stack([self.backbone.decode(latents, mask).features for mask in masks], dim=1)]
+
+
+def schedule_factor(schedule: str, progress: float) -> float:
+    """By what the weight of alignment is multiplied when the share ``progress`` of the steps is done.
+
+    Raises:
+        InputError: an unknown schedule.
+    """
+    factors = {
+        "constant": 1.0,
+        "warmup": min(1.0, 5 * progress),
+        "decay": 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))),
+    }
+    if schedule not in factors:
+        raise InputError(f"unknown align_schedule {schedule!r}; there are: {', '.join(factors)}")
+    return factors[schedule]
+
+
+def chosen_scales(text: str, scales: int | None) -> list[int]:
+    """Numbers of the scales that ``align_scales`` names, 0 the finest; ``scales`` None checks the words alone.
+
+    Raises:
+        InputError: no such scale.
+    """
+    if text == "fused":
+        return []
+    if text in ("first", "all"):
+        return list(range(scales or 1)) if text == "all" else [0]
+    parts = text.split("+")
+    if not all(p.isdecimal() for p in parts):
+        raise InputError(f"align_scales is {text!r}; it can be first, all, fused, or numbers such as 0+2")
+    numbers = sorted({int(p) for p in parts})
+    if scales is not None and numbers[-1] >= scales:
+        raise InputError(f"align_scales is {text!r}; this backbone has {scales} scale(s), the finest is 0")
+    return numbers
 
 
 class Student(Method):

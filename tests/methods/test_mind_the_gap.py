@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from mtg_lab.alignment import align, moments
+from mtg_lab.alignment import LOSSES, align
 from mtg_lab.backbones import build
 from mtg_lab.errors import InputError
 from mtg_lab.methods import AlignedTeacher, Complete, Student
+from mtg_lab.methods.mind_the_gap import chosen_scales, schedule_factor
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 
@@ -26,6 +27,10 @@ def random_batch(seed=0, samples=2, size=8):
     }
 
 
+def numbers(losses):
+    return {"total": float(losses.total.detach())} | {k: float(v) for k, v in losses.parts.items()}
+
+
 def total(method, batch):
     return float(method(batch).total.detach())
 
@@ -43,8 +48,8 @@ def test_the_total_is_segmentation_plus_weight_times_distance_to_p_mix(normalise
     batch, method = random_batch(), AlignedTeacher(network(), align_weight=0.7, normalise=normalise)
     losses = method(batch)
     latents = method.backbone.encode(batch["image"], batch["present"])
-    found = [moments(z, batch["present"]) for z in latents]
-    distance = align(found, method.backbone.mixture, normalise)
+    weights = method.backbone.mixture.weights(batch["present"])
+    distance = align(latents, weights, batch["present"], normalise=normalise)
     torch.testing.assert_close(losses.parts["alignment"], distance.detach())
     torch.testing.assert_close(losses.total, losses.parts["segmentation"] + 0.7 * distance)
 
@@ -59,9 +64,62 @@ def test_alignment_trains_the_weights_of_the_mixture_unless_they_are_uniform():
     assert fixed_by_the_backbone.backbone.mixture.theta.grad is None
 
 
-def test_an_unknown_anchor_is_refused_before_training():
-    with pytest.raises(InputError, match="unknown anchor 'best'; there are: learned, uniform"):
-        AlignedTeacher(network(), anchor="best")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"anchor": "best"}, "unknown anchor 'best'; there are: learned, uniform"),
+        ({"anchor": "modality:pet"}, "no modality 'pet'"),
+        ({"align_loss": "l1"}, "unknown alignment loss 'l1'"),
+        ({"align_schedule": "cosine"}, "unknown align_schedule 'cosine'; there are: constant, warmup, decay"),
+        ({"align_scales": "deep"}, "align_scales is 'deep'; it can be first, all, fused, or numbers"),
+        ({"anchor": "normal"}, "constant, whatever the encoders do"),
+    ],
+)
+def test_a_bad_option_is_refused_before_training(options, told):
+    with pytest.raises(InputError, match=told):
+        AlignedTeacher(network(), **options)
+
+
+def test_a_scale_that_the_backbone_lacks_is_refused():
+    assert chosen_scales("all", 4) == [0, 1, 2, 3]
+    assert chosen_scales("0+2", 4) == [0, 2]
+    with pytest.raises(InputError, match="this backbone has 1 scale"):
+        AlignedTeacher(network(), align_scales="1")(random_batch())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("scales", ["first", "fused"])
+def test_every_loss_trains_before_and_after_fusion(loss, scales):
+    method = AlignedTeacher(network(), align_loss=loss, align_scales=scales)
+    batch = random_batch()
+    losses = method(batch)
+    losses.total.backward()
+    assert losses.parts["alignment"] > 0
+    assert numbers(method(batch)) == numbers(losses), "the draw of voxels belongs to the samples"
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+
+
+def test_features_of_a_sequence_alone_are_what_is_aligned_after_fusion():
+    batch, method = random_batch(), AlignedTeacher(network(), align_scales="fused").eval()
+    latents = method.backbone.encode(batch["image"], batch["present"])
+    eye = torch.eye(batch["present"].shape[1], dtype=torch.bool)
+    alone = [method.backbone.decode(latents, e.expand_as(batch["present"])).features for e in eye]
+    weights = method.backbone.mixture.weights(batch["present"])
+    expected = align([torch.stack(alone, dim=1)], weights, batch["present"], normalise=True)
+    torch.testing.assert_close(method(batch).parts["alignment"], expected.detach())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "at_start", "at_a_tenth", "at_half", "at_end"),
+    [("constant", 1, 1, 1, 1), ("warmup", 0, 0.5, 1, 1), ("decay", 1, 0.9755, 0.5, 0)],
+)
+def test_schedules(schedule, at_start, at_a_tenth, at_half, at_end):
+    found = [schedule_factor(schedule, p) for p in (0, 0.1, 0.5, 1)]
+    assert found == pytest.approx([at_start, at_a_tenth, at_half, at_end], abs=1e-4)
+    batch = random_batch() | {"progress": torch.tensor(0.5)}
+    losses = AlignedTeacher(network(), align_weight=0.7, align_schedule=schedule)(batch)
+    expected = losses.parts["segmentation"] + 0.7 * at_half * losses.parts["alignment"]
+    torch.testing.assert_close(losses.total.detach(), expected)
 
 
 def strongly_aligned(normalise):
@@ -88,6 +146,23 @@ def test_the_normalised_form_closes_the_gap_without_shrinking():
     first, last = strongly_aligned(normalise=True)
     assert last["relative_gap"] < 0.5 * first["relative_gap"]
     assert last["latent_scale"] > 0.8 * first["latent_scale"]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "told"),
+    [
+        ("effective_rank", (4.0, 1.5), "their effective rank fell from 4 to 1.5; lower method.align_weight"),
+        ("latent_scale", (1.0, 0.05), "their scale fell from 1 to 0.05"),
+        ("effective_rank", (4.0, 2.5), None),
+        ("latent_scale", (1.0, 0.2), None),
+    ],
+)
+def test_a_collapse_is_told(column, values, told):
+    calm = {"effective_rank": 4.0, "latent_scale": 1.0}
+    history = [calm | {column: values[0]}] * 40 + [calm | {column: values[1]}] * 30
+    found = AlignedTeacher(network()).warning(history)
+    assert found is None if told is None else told in found
+    assert AlignedTeacher(network()).warning(history[-30:]) is None, "too short to tell"
 
 
 def test_with_dropout_the_teacher_decodes_a_drawn_subset():
