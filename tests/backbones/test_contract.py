@@ -12,11 +12,18 @@ from mtg_lab.errors import InputError
 MODALITIES = ("t1n", "t1c", "t2w", "t2f", "dwi", "adc")
 FILLS = ("zeros", "anchor")
 # The smallest networks that still have every part.
-TINY = {"unet": {"width": 4, "latent": 3, "depth": 2}}
+TINY = {
+    "unet": {"width": 4, "latent": 3, "depth": 2},
+    "rfnet": {"width": 4, "depth": 2, "guess_width": 4, "hidden": 8},
+    "mmformer": {"width": 4, "depth": 2, "tokens": 16, "heads": 2, "mlp": 16, "positions": 3},
+    "m2ftrans": {"width": 4, "depth": 2, "layers": 2, "heads": 2, "mlp": 16, "positions": 3, "guess_width": 4},
+}
+# With aux_heads auxiliary maps where that is an option: their resolutions, as 1/n.
+SUPERVISED = {"unet": (2, 4), "rfnet": (1, 2, 4, 8), "mmformer": (2, 4), "m2ftrans": (1, 2)}
 
 every_backbone = pytest.mark.parametrize("name", BACKBONES)
 every_fill = pytest.mark.parametrize("fill", FILLS)
-every_size = pytest.mark.parametrize(("modalities", "classes"), [(2, 2), (3, 4), (4, 4), (5, 2), (6, 4)])
+every_size = pytest.mark.parametrize(("modalities", "classes"), [(1, 4), (2, 2), (3, 4), (4, 4), (5, 2), (6, 4)])
 
 
 def network(name, modalities=4, classes=4, seed=0, **options):
@@ -24,12 +31,19 @@ def network(name, modalities=4, classes=4, seed=0, **options):
     return build(name, MODALITIES[:modalities], classes, TINY[name] | options).eval()
 
 
+def heads(name, count):
+    """The option for so many auxiliary heads, where it is one: RFNet's are part of its fusion."""
+    return {} if name == "rfnet" else {"aux_heads": count}
+
+
 def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def alternating(batch, modalities):
-    """A mask in which every other modality is there, shifted from sample to sample."""
+    """A mask in which every other modality is there, shifted from sample to sample; a single one is always there."""
+    if modalities == 1:
+        return torch.ones(batch, 1, dtype=torch.bool)
     return (torch.arange(modalities) + torch.arange(batch)[:, None]) % 2 == 0
 
 
@@ -74,12 +88,13 @@ def test_poison_does_not_reach_a_gradient(name, fill):
 @every_fill
 @every_size
 def test_decoding_with_a_mask_is_forward_with_that_mask(name, fill, modalities, classes):
-    net, images = network(name, modalities, classes, fill=fill), noise(2, modalities, 8, 8, 8)
+    # In double precision: instance norms over a few voxels make much of the last digit of a float.
+    net, images = network(name, modalities, classes, fill=fill).double(), noise(2, modalities, 8, 8, 8).double()
     everything, some = torch.ones(2, modalities, dtype=torch.bool), alternating(2, modalities)
     with torch.inference_mode():
         latents = net.encode(images, everything)
-        for mask in (some, ~some, everything):
-            torch.testing.assert_close(net.decode(latents, mask).logits, net(images, mask).logits, rtol=0, atol=1e-5)
+        for mask in (some, ~some if modalities > 1 else some, everything):
+            torch.testing.assert_close(net.decode(latents, mask).logits, net(images, mask).logits)
 
 
 @every_backbone
@@ -108,7 +123,7 @@ def test_latents_have_one_room_a_modality(name):
 @every_fill
 def test_whatever_must_learn_gets_a_gradient(name, fill):
     """Dead parameters hide in networks whose modules nothing calls."""
-    net = network(name, fill=fill, learned_mixture=True, aux_heads=1).train()
+    net = network(name, fill=fill, learned_mixture=True, **heads(name, 1)).train()
     answer = net(noise(2, 4, 8, 8, 8), torch.ones(2, 4, dtype=torch.bool))
     (answer.logits.square().mean() + sum(a.square().mean() for a in answer.aux)).backward()
     dead = [n for n, p in net.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
@@ -139,20 +154,20 @@ def test_bf16_agrees_with_float32(name, fill):
 @every_backbone
 @every_fill
 def test_samples_of_a_batch_do_not_see_each_other(name, fill):
-    net, images, present = network(name, fill=fill), noise(2, 4, 9, 8, 7), alternating(2, 4)
+    net, images, present = network(name, fill=fill).double(), noise(2, 4, 9, 8, 7).double(), alternating(2, 4)
     with torch.inference_mode():
         together = net(images, present).logits
         apart = torch.cat([net(i[None], p[None]).logits for i, p in zip(images, present, strict=True)])
-    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
+    torch.testing.assert_close(together, apart)
 
 
 @every_backbone
 @pytest.mark.parametrize("grid", [(16, 16, 16), (17, 20, 13)])
-def test_auxiliary_heads_answer_at_half_and_quarter_resolution(name, grid):
-    net = network(name, depth=3, aux_heads=2)
+def test_auxiliary_heads_answer_from_fine_to_coarse(name, grid):
+    net = network(name, depth=3, **heads(name, 2))
     with torch.inference_mode():
         aux = net(noise(1, 4, *grid), torch.ones(1, 4, dtype=torch.bool)).aux
-    assert [tuple(a.shape) for a in aux] == [(1, 4, *(-(-n // s) for n in grid)) for s in (2, 4)]
+    assert [tuple(a.shape) for a in aux] == [(1, 4, *(-(-n // s) for n in grid)) for s in SUPERVISED[name]]
 
 
 @every_backbone
