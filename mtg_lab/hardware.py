@@ -1,8 +1,10 @@
 """What this machine computes on, and in which precision."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 
 
@@ -27,3 +29,11 @@ def use_bf16(precision: str) -> bool:
 def precision_context(device: torch.device, precision: str) -> AbstractContextManager:
     """Autocast to bf16 where ``precision`` asks for it (``auto``: where the hardware multiplies it)."""
     return torch.autocast(device.type, torch.bfloat16) if use_bf16(precision) else nullcontext()
+
+
+@contextmanager
+def seeded(device: torch.device, *numbers: int) -> Iterator[None]:
+    """Within the block, PyTorch's own generators (dropout draws from them) depend on ``numbers`` alone."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+        yield

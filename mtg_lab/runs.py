@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mtg_lab import vocabulary
-from mtg_lab.backbones import ModalityBackbone
+from mtg_lab.backbones import Backbone
 from mtg_lab.errors import InputError
 from mtg_lab.recipes import Recipe
 
@@ -31,7 +31,7 @@ class Run:
     modalities: tuple[str, ...]
     schema: vocabulary.LabelSchema
 
-    def backbone(self, device: str | torch.device = "cpu") -> ModalityBackbone:
+    def backbone(self, device: str | torch.device = "cpu") -> Backbone:
         """The trained network in eval mode.
 
         Raises:

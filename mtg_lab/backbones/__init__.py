@@ -6,6 +6,7 @@ from typing import Any
 from mtg_lab.backbones.contract import Backbone, Latents, Mixture, ModalityBackbone, Prediction, with_latents
 from mtg_lab.backbones.m2ftrans import M2FTrans
 from mtg_lab.backbones.mmformer import MMFormer
+from mtg_lab.backbones.outside import segresnet, wrapped
 from mtg_lab.backbones.rfnet import RFNet
 from mtg_lab.backbones.unet import UNet
 from mtg_lab.errors import InputError
@@ -16,6 +17,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "rfnet": RFNet,
     "mmformer": MMFormer,
     "m2ftrans": M2FTrans,
+    "segresnet": segresnet,
 }
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "UNet",
     "build",
     "with_latents",
+    "wrapped",
 ]
 
 

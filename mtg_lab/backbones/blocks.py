@@ -60,21 +60,34 @@ class ConvEncoder(nn.Module):
         return scales
 
 
-class UpStage(nn.Module):
-    """One step up a U-Net: enlarge, halve the channels, join the features of the finer scale."""
+class Enlarge(nn.Module):
+    """To a finer grid with fewer channels: [B, coarse, ...] to [B, fine, *size]."""
 
     def __init__(self, coarse: int, fine: int, block: Block = conv_block):
         super().__init__()
         self.reduce = block(coarse, fine)
-        self.join = nn.Sequential(block(2 * fine, fine), block(fine, fine, 1))
 
-    def enlarge(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """[B, coarse, ...] to [B, fine, *size]."""
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Trilinear, then convolved."""
         return self.reduce(functional.interpolate(x, tuple(size), mode="trilinear", align_corners=True))
 
-    def merge(self, skip: Tensor, enlarged: Tensor) -> Tensor:
-        """Two maps [B, fine, ...] to one."""
+
+class Merge(nn.Module):
+    """Two maps [B, C, ...] to one: the features of a scale and what came from the coarser one."""
+
+    def __init__(self, width: int, block: Block = conv_block):
+        super().__init__()
+        self.join = nn.Sequential(block(2 * width, width), block(width, width, 1))
+
+    def forward(self, skip: Tensor, enlarged: Tensor) -> Tensor:
+        """Side by side, then convolved."""
         return self.join(torch.cat([skip, enlarged], dim=1))
+
+
+def way_up(widths: Sequence[int], block: Block = conv_block) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """:class:`Enlarge` and :class:`Merge` of every scale but the coarsest, fine to coarse."""
+    enlarge = nn.ModuleList(Enlarge(coarse, fine, block) for fine, coarse in pairwise(widths))
+    return enlarge, nn.ModuleList(Merge(w, block) for w in widths[:-1])
 
 
 class UniDecoder(nn.Module):
@@ -82,14 +95,14 @@ class UniDecoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], classes: int, block: Block = conv_block):
         super().__init__()
-        self.up = nn.ModuleList(UpStage(b, a, block) for a, b in pairwise(widths))
+        self.enlarge, self.merge = way_up(widths, block)
         self.head = nn.Conv3d(widths[0], classes, kernel_size=1)
 
     def forward(self, scales: Sequence[Tensor]) -> Prediction:
         """Scales [B, C_s, ...] of one modality, fine to coarse, to its prediction."""
         *finer, x = scales
-        for up, skip in zip(reversed(self.up), reversed(finer), strict=True):
-            x = up.merge(skip, up.enlarge(x, skip.shape[-3:]))
+        for s, skip in reversed(list(enumerate(finer))):
+            x = self.merge[s](skip, self.enlarge[s](x, skip.shape[-3:]))
         return Prediction(self.head(x), x)
 
 
@@ -135,7 +148,7 @@ class TransformerLayer(nn.Module):
 
 
 def encode_scales(
-    encoders: Sequence[nn.Module], images: Tensor, present: Tensor, modalities: tuple[str, ...], depth: int
+    encoders: nn.ModuleList, images: Tensor, present: Tensor, modalities: tuple[str, ...], depth: int
 ) -> Latents:
     """Latents of encoders that halve the grid ``depth`` times; scale s covers the images with ceil(n / 2^s) voxels.
 
@@ -162,7 +175,12 @@ def uni_prediction(decoder: UniDecoder, latents: Latents, modality: int, depth: 
 
 def at_least(x: Tensor, voxels: int) -> Tensor:
     """Zeros behind the last three axes that are shorter than ``voxels``."""
-    padding = [pad for n in reversed(x.shape[-3:]) for pad in (0, max(0, voxels - n))]
+    return padded_to(x, [max(n, voxels) for n in x.shape[-3:]])
+
+
+def padded_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Zeros behind the last three axes up to ``size``; no copy where nothing is missing."""
+    padding = [pad for n, wanted in zip(reversed(x.shape[-3:]), reversed(size), strict=True) for pad in (0, wanted - n)]
     return functional.pad(x, padding) if any(padding) else x
 
 

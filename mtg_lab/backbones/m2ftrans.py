@@ -1,7 +1,6 @@
 """M2FTrans: learned fusion tokens that attend to the modalities that are there (Shi, Yu, Cheng, Yan, JBHI 2024)."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,6 @@ from mtg_lab.backbones.blocks import (
     ConvEncoder,
     TransformerLayer,
     UniDecoder,
-    UpStage,
     bottleneck,
     check_sizes,
     conv_block,
@@ -21,6 +19,7 @@ from mtg_lab.backbones.blocks import (
     resampled,
     start_convolutions,
     uni_prediction,
+    way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
 
@@ -103,12 +102,13 @@ class M2FTrans(ModalityBackbone):
         self.encoders = nn.ModuleList(ConvEncoder(widths) for _ in self.modalities)
         self.positions = nn.Parameter(torch.zeros(count + 1, coarsest, positions, positions, positions))
         self.fusion = nn.Parameter(torch.randn(1, coarsest, positions, positions, positions))
-        self.layers = nn.ModuleList(_FusionLayer(coarsest, heads, mlp, dropout) for _ in range(layers))
+        first, *more = [_FusionLayer(coarsest, heads, mlp, dropout) for _ in range(layers)]
+        self.first, self.more = first, nn.ModuleList(more)
         self.fuse = nn.ModuleList(
             _ChannelFusion(w, count, dropout) if s >= depth - 1 else _Joined(w, count) for s, w in enumerate(widths)
         )
         self.join = nn.Sequential(conv_block(2 * coarsest, coarsest), conv_block(coarsest, coarsest, 1))
-        self.up = nn.ModuleList(UpStage(b, a) for a, b in pairwise(widths))
+        self.enlarge, self.merge = way_up(widths)
         self.head = nn.Conv3d(width, classes, kernel_size=1)
         self.aux = nn.ModuleList(
             nn.Sequential(conv_block(w, guess_width, 1), nn.Conv3d(guess_width, classes, kernel_size=1))
@@ -129,9 +129,9 @@ class M2FTrans(ModalityBackbone):
         maps = [fusion]
         x = self.join(torch.cat([self.fuse[-1](fusion, scales[-1], seen), fusion], dim=1))
         for s in reversed(range(self.depth)):
-            enlarged = self.up[s].enlarge(x, scales[s].shape[-3:])
+            enlarged = self.enlarge[s](x, scales[s].shape[-3:])
             maps.insert(0, enlarged)
-            x = self.up[s].merge(self.fuse[s](enlarged, scales[s], seen), enlarged)
+            x = self.merge[s](self.fuse[s](enlarged, scales[s], seen), enlarged)
         size = latents[0].shape[-3:]
         features = covering(x, size, 1)
         aux = tuple(covering(head(maps[s]), size, 2**s) for s, head in enumerate(self.aux))
@@ -146,8 +146,9 @@ class M2FTrans(ModalityBackbone):
         fusion = resampled(self.fusion, grid).expand(len(z), -1, -1, -1, -1)
         everything = torch.cat([z, fusion[:, None].to(z.dtype)], dim=1) + resampled(self.positions, grid)
         tokens = everything.flatten(3).transpose(2, 3)  # [B, M + 1, voxels, C]
-        looked = self.layers[0].looked_at(tokens, seen)
-        for layer in self.layers:
+        looked = self.first.looked_at(tokens, seen)
+        tokens = self.first(tokens, seen)
+        for layer in self.more:
             tokens = layer(tokens, seen)
         volumes = tokens.transpose(2, 3).unflatten(3, grid)
         return volumes[:, :-1], volumes[:, -1], looked.unflatten(2, grid)

@@ -1,7 +1,6 @@
 """mmFormer (Zhang et al., MICCAI 2022): a transformer within each modality, one across them, at the coarsest scale."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,6 @@ from mtg_lab.backbones.blocks import (
     ConvEncoder,
     TransformerLayer,
     UniDecoder,
-    UpStage,
     bottleneck,
     check_sizes,
     conv_block_norm_first,
@@ -20,6 +18,7 @@ from mtg_lab.backbones.blocks import (
     resampled,
     start_convolutions,
     uni_prediction,
+    way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
 
@@ -100,7 +99,7 @@ class MMFormer(ModalityBackbone):
         self.across = TransformerLayer(tokens, heads, mlp, dropout)
         self.untoken = nn.Conv3d(tokens * count, widths[-1] * count, kernel_size=1)
         self.fuse = nn.ModuleList(bottleneck(w * count, w, w, block) for w in widths)
-        self.up = nn.ModuleList(UpStage(b, a, block) for a, b in pairwise(widths))
+        self.enlarge, self.merge = way_up(widths, block)
         self.head = nn.Conv3d(width, classes, kernel_size=1)
         self.aux = nn.ModuleList(nn.Conv3d(w, classes, kernel_size=1) for w in widths[1 : 1 + supervised])
         self.uni = UniDecoder(widths, classes, block) if uni_decoder else None
@@ -116,8 +115,8 @@ class MMFormer(ModalityBackbone):
         x = self.fuse[-1](self.untoken(self._attended(intra)))
         maps = [x]
         for s in reversed(range(self.depth)):
-            enlarged = self.up[s].enlarge(x, scales[s].shape[-3:])
-            x = self.up[s].merge(self.fuse[s](scales[s].flatten(1, 2)), enlarged)
+            enlarged = self.enlarge[s](x, scales[s].shape[-3:])
+            x = self.merge[s](self.fuse[s](scales[s].flatten(1, 2)), enlarged)
             maps.insert(0, x)
         size = latents[0].shape[-3:]
         features = covering(x, size, 1)
@@ -127,7 +126,7 @@ class MMFormer(ModalityBackbone):
     def _attended(self, intra: Tensor) -> Tensor:
         """[B, M, T, d, h, w] to [B, M T, d, h, w] after attention over all tokens of all modalities."""
         grid = intra.shape[-3:]
-        positions = torch.cat([resampled(e.positions, grid) for e in self.encoders])  # [M, T, d, h, w]
+        positions = torch.cat([resampled(e.get_parameter("positions"), grid) for e in self.encoders])  # [M, T, d, h, w]
         tokens = (intra + positions).flatten(3).transpose(2, 3)  # [B, M, voxels, T]
         attended = self.across(tokens.flatten(1, 2)).unflatten(1, tokens.shape[1:3])
         return attended.transpose(2, 3).flatten(1, 2).unflatten(2, grid)

@@ -1,7 +1,6 @@
 """RFNet: fusion region by region, guided by a first guess of the segmentation (Ding, Yu, Yang, ICCV 2021)."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +8,6 @@ from torch import Tensor, nn
 from mtg_lab.backbones.blocks import (
     ConvEncoder,
     UniDecoder,
-    UpStage,
     bottleneck,
     check_sizes,
     conv_block,
@@ -18,6 +16,7 @@ from mtg_lab.backbones.blocks import (
     filled_scales,
     start_convolutions,
     uni_prediction,
+    way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
 
@@ -83,7 +82,7 @@ class RFNet(ModalityBackbone):
             _RegionGuess(w, count, classes, guess_width, with_decoder=s < depth) for s, w in enumerate(widths)
         )
         self.fuse = nn.ModuleList(_RegionFusion(w, count, classes, hidden) for w in widths)
-        self.up = nn.ModuleList(UpStage(b, a) for a, b in pairwise(widths))
+        self.enlarge, self.merge = way_up(widths)
         self.head = nn.Conv3d(width, classes, kernel_size=1)
         self.uni = UniDecoder(widths, classes) if uni_decoder else None
         start_convolutions(self)
@@ -100,9 +99,9 @@ class RFNet(ModalityBackbone):
         x = self.fuse[-1](z, guesses[0])
         for s in reversed(range(self.depth)):
             z = scales[s]
-            enlarged = self.up[s].enlarge(x, z.shape[-3:])
+            enlarged = self.enlarge[s](x, z.shape[-3:])
             guesses.insert(0, self.guess[s](z, enlarged))
-            x = self.up[s].merge(self.fuse[s](z, guesses[0]), enlarged)
+            x = self.merge[s](self.fuse[s](z, guesses[0]), enlarged)
         size = latents[0].shape[-3:]
         features = covering(x, size, 1)
         aux = tuple(covering(guess, size, 2**s) for s, guess in enumerate(guesses))

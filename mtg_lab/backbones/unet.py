@@ -5,9 +5,8 @@ from itertools import pairwise
 
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetUpBlock
 from torch import Tensor, nn
-from torch.nn import functional
 
-from mtg_lab.backbones.blocks import covering
+from mtg_lab.backbones.blocks import covering, padded_to
 from mtg_lab.backbones.contract import (
     Latents,
     Mixture,
@@ -81,8 +80,9 @@ class UNet(ModalityBackbone):
         (z,) = self.mixture.fill_absent(latents, present)
         size = z.shape[-3:]
         joined = z.flatten(1, 2)  # [B, M*C, D, H, W]
-        padding = _padding(size, 2**self.depth)
-        padded = functional.pad(joined, padding) if any(padding) else joined
+        multiple = 2**self.depth
+        # Two voxels at least at the coarsest stage, for its norm.
+        padded = padded_to(joined, [max(-(-n // multiple), 2) * multiple for n in size])
         skips = [self.stem(padded)]
         for down in self.down:
             skips.append(down(skips[-1]))
@@ -101,9 +101,3 @@ class UNet(ModalityBackbone):
 
 def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Module:
     return UnetBasicBlock(3, channels_in, channels_out, 3, stride, norm_name=_NORM, act_name=_ACT)
-
-
-def _padding(size: Sequence[int], multiple: int) -> list[int]:
-    """Zeros behind each axis that bring it to a multiple, and to two voxels at least at the coarsest stage."""
-    target = [max(-(-n // multiple), 2) * multiple for n in size]
-    return [pad for n, t in zip(reversed(size), reversed(target), strict=True) for pad in (0, t - n)]
