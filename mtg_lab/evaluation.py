@@ -92,7 +92,8 @@ def evaluate(
     """Dice per subject, subset of modalities and region.
 
     A subset is scored for a subject only if the subject has all of it. Each subject is encoded once and decoded once
-    per subset. Labels of another schema than the run's are compared by region name.
+    per subset; a network without latents runs once per subset. Labels of another schema than the run's are
+    compared by region name.
 
     Args:
         run: a trained run.

@@ -16,6 +16,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mtg_lab.backbones import with_latents
 from mtg_lab.data import cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.hardware import default_device, precision_context
@@ -47,14 +48,14 @@ def latents(
         Columns subject, site, tissue, voxel, modality, z0 ... z(C-1); one row a voxel and modality.
 
     Raises:
-        InputError: an unknown modality, split or scale, or no subject with two modalities.
+        InputError: an unknown modality, split or scale, a backbone without latents, or no subject with two modalities.
     """
     cohort = (manifest if isinstance(manifest, Manifest) else read_manifest(manifest)).split(split)
     run.check_modalities(cohort.modalities, str(cohort.path))
+    device = default_device()
+    backbone = with_latents(run.backbone(device), "the modality gap")
     cohort.materialise()
     samples = cached_dataset(cohort.subjects, run.modalities, run.recipe.preprocessing)
-    device = default_device()
-    backbone = run.backbone(device)
     tissues = ("brain", *cohort.schema.class_names[1:])
     frames = []
     for index, (subject, sample) in enumerate(

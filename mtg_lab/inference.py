@@ -13,7 +13,7 @@ from monai.transforms import SpatialResample
 from torch import Tensor
 
 from mtg_lab import vocabulary
-from mtg_lab.backbones import ModalityBackbone
+from mtg_lab.backbones import Backbone, ModalityBackbone
 from mtg_lab.data import preprocessing_transform
 from mtg_lab.errors import InputError
 from mtg_lab.hardware import default_device, precision_context
@@ -27,14 +27,14 @@ _MASKS_AT_ONCE = 16
 
 @torch.inference_mode()
 def subset_classes(
-    backbone: ModalityBackbone,
+    backbone: Backbone,
     image: Tensor,
     masks: Sequence[Tensor],
     window: int = 0,
     overlap: float = 0.5,
     precision: str = "auto",
 ) -> Iterator[Tensor]:
-    """Class indices [D, H, W] (uint8) for each mask, from one encoding of the image.
+    """Class indices [D, H, W] (uint8) for each mask, from one encoding of the image where the network has latents.
 
     Args:
         backbone: in eval mode; its device is where the work is done.
@@ -50,7 +50,7 @@ def subset_classes(
 
 @torch.inference_mode()
 def subset_logits(
-    backbone: ModalityBackbone,
+    backbone: Backbone,
     image: Tensor,
     masks: Sequence[Tensor],
     window: int = 0,
@@ -61,21 +61,13 @@ def subset_logits(
     device = next(backbone.parameters()).device
     image = image.to(device)[None]
     stacked = torch.stack(list(masks)).to(device)  # [S, M]
-    anything = stacked.any(dim=0, keepdim=True)  # encode what some mask looks at
     if window <= 0 or max(image.shape[2:]) <= window:
-        with precision_context(device, precision):
-            latents = backbone.encode(image, anything)
-        for mask in stacked:
-            with precision_context(device, precision):
-                logits = backbone.decode(latents, mask[None]).logits
-            yield logits[0].float()
+        for logits in _of_each(backbone, image, stacked, precision):
+            yield logits[0]
         return
 
     def decode_all(patch: Tensor, some: Tensor) -> Tensor:
-        with precision_context(device, precision):
-            latents = backbone.encode(patch, anything.expand(len(patch), -1))
-            decoded = [backbone.decode(latents, m.expand(len(patch), -1)).logits.float() for m in some]
-        return torch.cat(decoded, dim=1)  # [1, S*K, w, w, w]
+        return torch.cat(list(_of_each(backbone, patch, some, precision)), dim=1)  # [1, S*K, w, w, w]
 
     for some in stacked.split(_MASKS_AT_ONCE):
         joined = sliding_window_inference(
@@ -83,6 +75,21 @@ def subset_logits(
             mode="gaussian", device=torch.device("cpu"),
         )  # fmt: skip
         yield from joined[0].unflatten(0, (len(some), -1))
+
+
+def _of_each(backbone: Backbone, images: Tensor, masks: Tensor, precision: str) -> Iterator[Tensor]:
+    """Logits [B, K, D, H, W] for each of ``masks`` bool [S, M]: encoded once, or a forward pass a mask."""
+    masks = masks[:, None].expand(-1, len(images), -1)  # [S, B, M]
+    if isinstance(backbone, ModalityBackbone):
+        with precision_context(images.device, precision):
+            latents = backbone.encode(images, masks.any(dim=0))  # what some mask looks at
+    for mask in masks:
+        with precision_context(images.device, precision):
+            if isinstance(backbone, ModalityBackbone):
+                prediction = backbone.decode(latents, mask)
+            else:
+                prediction = backbone(images, mask)
+        yield prediction.logits.float()
 
 
 def predict(

@@ -17,6 +17,32 @@ _RECIPE_VERSION = 4
 
 PRESETS = ("smoke", "lab", "paper")
 
+# How large each network is in each preset. lab: the common width of PASSION's comparison, and as many tokens on 40^3
+# voxels with one halving less as there on 80^3; paper: the widths of the networks' own releases.
+_NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
+    "smoke": {
+        "unet": {"width": 8, "latent": 4, "depth": 2},
+        "rfnet": {"width": 4, "hidden": 16},
+        "mmformer": {"width": 4, "depth": 3, "tokens": 32, "heads": 2, "mlp": 64},
+        "m2ftrans": {"width": 4, "depth": 3, "layers": 2, "heads": 2, "mlp": 64},
+        "segresnet": {"init_filters": 8, "blocks_down": [1, 1, 1], "blocks_up": [1, 1]},
+    },
+    "lab": {
+        "unet": {"width": 8, "latent": 8, "depth": 3},
+        "rfnet": {"width": 8},
+        "mmformer": {"width": 8, "depth": 3, "tokens": 128, "heads": 4, "mlp": 256},
+        "m2ftrans": {"width": 8, "depth": 3, "heads": 4, "mlp": 256},
+        "segresnet": {"init_filters": 8},
+    },
+    "paper": {
+        "unet": {"width": 32, "latent": 16, "depth": 4},
+        "rfnet": {"width": 16},
+        "mmformer": {"width": 8},
+        "m2ftrans": {"width": 16},
+        "segresnet": {"init_filters": 16},
+    },
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -107,7 +133,7 @@ class Recipe:
         settings["version"] = _RECIPE_VERSION
         return hashlib.sha256(json.dumps(_canonical(settings), sort_keys=True).encode()).hexdigest()[:12]
 
-    def build_backbone(self, modalities: tuple[str, ...], schema: vocabulary.LabelSchema) -> backbones.ModalityBackbone:
+    def build_backbone(self, modalities: tuple[str, ...], schema: vocabulary.LabelSchema) -> backbones.Backbone:
         """The untrained network."""
         return backbones.build(self.backbone, modalities, schema.classes, self.backbone_options)
 
@@ -141,23 +167,24 @@ def preset(name: str, method: str = "dropout", manifest: str = "", seed: int = 0
     """A recipe for one of three scales.
 
     ``smoke`` proves that everything runs (4 mm voxels, a handful of subjects, seconds); ``lab`` is made for a laptop
-    without a GPU (2 mm); ``paper`` is for a GPU and BraTS (1 mm, 80^3 crops, BraTS-sized training).
+    without a GPU (2 mm); ``paper`` is for a GPU and BraTS (1 mm, 80^3 crops, BraTS-sized training). Each backbone has
+    sizes of its own in each of them, unless ``backbone_options`` are among the changes.
 
     Raises:
         InputError: an unknown preset.
     """
     if name not in PRESETS:
         raise InputError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
-    common: dict[str, Any] = {"manifest": str(manifest), "method": method, "seed": seed}
+    backbone = str(changes.get("backbone", "unet"))
+    common: dict[str, Any] = {"manifest": str(manifest), "method": method, "seed": seed,
+                              "backbone_options": dict(_NETWORKS[name].get(backbone, {}))}  # fmt: skip
     scales: dict[str, dict[str, Any]] = {
-        "smoke": {"limit": (6, 2, 3), "steps": 40, "preprocessing": Preprocessing(4.0), "sampling": Sampling(32),
-                  "backbone_options": {"width": 8, "latent": 4, "depth": 2}},
+        "smoke": {"limit": (6, 2, 3), "steps": 40, "preprocessing": Preprocessing(4.0), "sampling": Sampling(32)},
         # The learning rate with the best validation Dice of 0.001, 0.002 and 0.004 for each (benchmarks/README.md).
         "lab": {"steps": 1000, "learning_rate": 2e-3 if method == "dropout" else 1e-3,
-                "preprocessing": Preprocessing(2.0), "sampling": Sampling(40),
-                "backbone_options": {"width": 8, "latent": 8, "depth": 3}},
+                "preprocessing": Preprocessing(2.0), "sampling": Sampling(40)},
         "paper": {"steps": 60_000, "batch": 4, "learning_rate": 1e-3, "preprocessing": Preprocessing(1.0),
-                  "sampling": Sampling(80), "backbone_options": {"width": 32, "latent": 16, "depth": 4}},
+                  "sampling": Sampling(80)},
     }  # fmt: skip
     return Recipe(**{**common, **scales[name], **changes})
 

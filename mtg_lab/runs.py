@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from mtg_lab.backbones import ModalityBackbone
+from mtg_lab.backbones import Backbone
 from mtg_lab.errors import InputError
 from mtg_lab.recipes import Recipe
 from mtg_lab.schemas import LabelSchema, schema, schema_from_json
@@ -31,7 +31,7 @@ class Run:
     modalities: tuple[str, ...]
     schema: LabelSchema
 
-    def backbone(self, device: str | torch.device = "cpu") -> ModalityBackbone:
+    def backbone(self, device: str | torch.device = "cpu") -> Backbone:
         """The trained network in eval mode.
 
         Raises:

@@ -23,11 +23,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from mtg_lab import methods
-from mtg_lab.backbones import ModalityBackbone
+from mtg_lab.backbones import Backbone
 from mtg_lab.data import CropStream, cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
-from mtg_lab.hardware import environment, use_bf16
+from mtg_lab.hardware import environment, seeded, use_bf16
 from mtg_lab.manifest import Manifest
 from mtg_lab.missingness import availability, save_pattern
 from mtg_lab.progress import progress
@@ -137,7 +137,8 @@ class _Training:
     def _advance(self, batch: dict[str, Tensor]) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate_factor(self.step, self.recipe.steps, self.recipe.warmup)
-        losses = self.wrapped({**batch, "progress": torch.tensor(self.step / self.recipe.steps)})
+        with seeded(self.accelerator.device, self.recipe.seed, self.step, self.accelerator.process_index):  # dropout
+            losses = self.wrapped({**batch, "progress": torch.tensor(self.step / self.recipe.steps)})
         row = self._over_processes({"loss": losses.total.detach(), **losses.parts})
         if self.step % 50 == 0 and not bool(torch.isfinite(row["loss"])):
             raise self._diverged(f"the loss is {float(row['loss'])} at step {self.step}")
@@ -258,7 +259,7 @@ class _Training:
                 log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}\n")
 
 
-def build_method(recipe: Recipe, cohort: Manifest, teacher: ModalityBackbone | None) -> methods.Method:
+def build_method(recipe: Recipe, cohort: Manifest, teacher: Backbone | None) -> methods.Method:
     """The untrained method of a recipe; weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

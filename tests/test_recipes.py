@@ -6,8 +6,10 @@ import shutil
 from dataclasses import asdict, fields, replace
 
 import pytest
+import torch
 
 from mtg_lab import recipes
+from mtg_lab.backbones import BACKBONES
 from mtg_lab.data import Preprocessing, Sampling
 from mtg_lab.errors import InputError
 from mtg_lab.methods import METHODS
@@ -242,6 +244,17 @@ def test_presets_are_recipes_of_growing_size(cohort, name, method):
     spacings = {"smoke": 4.0, "lab": 2.0, "paper": 1.0}  # DESIGN: 4 mm proves, 2 mm on a laptop, 1 mm published
     assert recipe.preprocessing.spacing_mm == spacings[name]
     recipe.build_backbone(("t1n", "t2f"), recipe.cohort().schema)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_preset_knows_a_size_of_every_backbone(cohort, name, backbone):
+    recipe = preset(name, "dropout", cohort, backbone=backbone)
+    assert recipe.backbone == backbone
+    with torch.device("meta"):
+        recipe.build_backbone(("t1n", "t2f"), recipe.cohort().schema)
+    chosen = preset(name, "dropout", cohort, backbone=backbone, backbone_options={})
+    assert chosen.backbone_options == {}
 
 
 def test_presets_grow():

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from mtg_lab import training
 from mtg_lab.errors import InputError
-from mtg_lab.hardware import use_bf16
+from mtg_lab.hardware import seeded, use_bf16
 from mtg_lab.manifest import read_manifest
 from mtg_lab.methods import AlignedTeacher, contract
 from mtg_lab.missingness import Missingness, read_pattern
@@ -215,6 +215,27 @@ def test_another_seed_gives_other_weights(finished, tiny_recipe, tmp_path):
 
 def test_workers_change_nothing_but_the_speed(finished, tmp_path):
     assert_same_bits(train(finished.recipe, tmp_path / "worker", workers=1), finished)
+
+
+def test_dropout_depends_on_the_recipe_alone(tiny_recipe, tmp_path):
+    """Not on what the process has drawn before, nor on an interruption."""
+    network = {"width": 4, "depth": 2, "tokens": 8, "heads": 2, "mlp": 8, "positions": 2, "dropout": 0.5}
+    recipe = tiny_recipe(backbone="mmformer", backbone_options=network, steps=3)
+    torch.manual_seed(1)
+    whole = train(recipe, tmp_path / "whole")
+    torch.manual_seed(2)
+    interrupt(recipe, tmp_path / "stopped", 2)
+    assert_same_bits(train(recipe, tmp_path / "stopped"), whole)
+
+
+def test_chance_within_a_seeded_block_leaves_none_outside():
+    before = torch.get_rng_state()
+    drawn = []
+    for _ in range(2):
+        with seeded(torch.device("cpu"), 1, 2):
+            drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("method", ["dropout", "aligned_teacher", "student"])

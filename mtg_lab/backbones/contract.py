@@ -3,11 +3,16 @@
 Shapes: B samples, M modalities, C channels, K classes, D, H, W voxels.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NewType
 
 import torch
 from torch import Tensor, nn
+
+from mtg_lab.errors import InputError
+
+FILLS = ("zeros", "anchor")
 
 Latents = NewType("Latents", list[Tensor])  # over scales, fine to coarse: [B, M, C_s, d_s, h_s, w_s]
 
@@ -18,7 +23,7 @@ class Prediction:
 
     Attributes:
         logits: [B, K, D, H, W].
-        aux: auxiliary logits for deep supervision, fine to coarse, each [B, K, d, h, w].
+        aux: auxiliary logits for deep supervision, fine to coarse, each [B, K, d, h, w] at a resolution of its own.
         features: the last feature map before the head, [B, C, D, H, W].
     """
 
@@ -58,6 +63,20 @@ class ModalityBackbone(Backbone):
         """Logits from latents, looking only at those with ``present``; may be called again with other masks."""
         raise TypeError(f"{type(self).__name__} must define decode(latents, present)")
 
+    def uni_decode(self, latents: Latents, modality: int) -> Prediction:
+        """Logits from the latents of one modality alone, by a small decoder that all modalities share.
+
+        Only some networks have one, where built with ``uni_decoder=True``; samples that lack the modality are answered
+        from zeros.
+
+        Raises:
+            InputError: this network has none.
+        """
+        raise InputError(
+            f"this {type(self).__name__} has no uni-modal decoder; take rfnet, mmformer or m2ftrans with the backbone "
+            "option uni_decoder=true"
+        )
+
     def forward(self, images: Tensor, present: Tensor) -> Prediction:
         """``decode(encode(images, present), present)``."""
         return self.decode(self.encode(images, present), present)
@@ -69,11 +88,19 @@ class Mixture(nn.Module):
     Args:
         modalities: M.
         learned: whether theta is trained; otherwise the weights stay uniform, 1/M.
+        fill: what stands for an absent latent, in training and at test alike: ``zeros``, or the ``anchor``, the mixture
+            of the present ones with weights renormalised over them.
+
+    Raises:
+        ValueError: an unknown ``fill``.
     """
 
-    def __init__(self, modalities: int, learned: bool = True):
+    def __init__(self, modalities: int, learned: bool = True, fill: str = "zeros"):
         super().__init__()
+        if fill not in FILLS:
+            raise ValueError(f"fill is {fill!r}; it can be {' or '.join(FILLS)}")
         self.theta = nn.Parameter(torch.zeros(modalities), requires_grad=learned)
+        self.fill = fill
 
     def weights(self, present: Tensor) -> Tensor:
         """[B, M] float32, zero for absent modalities, renormalised to one over the present ones."""
@@ -89,30 +116,67 @@ class Mixture(nn.Module):
         weights = self.weights(present).to(latents.dtype)
         return torch.einsum("bm,bm...->b...", weights, mask_latents(latents, present))
 
+    def fill_absent(self, latents: Latents, present: Tensor) -> list[Tensor]:
+        """Latents of every scale with ``fill`` where a modality is absent; what stood there is not looked at."""
+        visible = [mask_latents(z, present) for z in latents]
+        if self.fill == "zeros":
+            return visible
+        anchors = [self.barycentre(z, present) for z in visible]
+        return [
+            torch.where(present.reshape(present.shape + (1,) * (z.ndim - 2)), z, anchor[:, None])
+            for z, anchor in zip(visible, anchors, strict=True)
+        ]
+
+    def seen(self, present: Tensor) -> Tensor:
+        """Bool [B, M]: whose latents mean something after :meth:`fill_absent`; with the anchor all of them do."""
+        return present if self.fill == "zeros" else torch.ones_like(present)
+
 
 def mask_latents(latents: Tensor, present: Tensor) -> Tensor:
     """Zero the latents of absent modalities; a choice of values, not a product, so that NaN cannot pass."""
+    if bool(present.all()):
+        return latents
     shape = present.shape + (1,) * (latents.ndim - 2)
     return torch.where(present.reshape(shape), latents, torch.zeros((), dtype=latents.dtype, device=latents.device))
 
 
-def encode_present(encoder: nn.Module, images: Tensor, there: Tensor) -> Tensor | None:
-    """What ``encoder`` makes of one modality for the samples that have it, zero for the others; None if nobody has it.
+Encoder = Callable[[Tensor], Tensor | Sequence[Tensor]]  # [b, 1, D, H, W] to one or several scales [b, C_s, d, h, w]
 
-    Absent images are not looked at, and cost nothing.
+
+def encode_each(encoders: Sequence[Encoder], images: Tensor, present: Tensor) -> Latents:
+    """Latents of every modality from an encoder of its own; absent images are not looked at, and cost nothing.
 
     Args:
-        encoder: of this modality; normalises within a sample, never over the batch.
+        encoders: M, each to the same number of scales; they normalise within a sample, never over the batch.
+        images: [B, M, D, H, W].
+        present: bool [B, M], at least one a sample.
+    """
+    encoded = [encode_present(encoder, images[:, m : m + 1], present[:, m]) for m, encoder in enumerate(encoders)]
+    like = next(scales for scales in encoded if scales is not None)
+    return Latents(
+        [
+            torch.stack([torch.zeros_like(z) if scales is None else scales[s] for scales in encoded], dim=1)
+            for s, z in enumerate(like)
+        ]
+    )
+
+
+def encode_present(encoder: Encoder, images: Tensor, there: Tensor) -> list[Tensor] | None:
+    """Scales of one modality for the samples that have it, zero for the others; None if nobody has it.
+
+    Args:
+        encoder: of this modality.
         images: [B, 1, D, H, W].
         there: bool [B].
     """
     rows = there.nonzero()[:, 0]
-    if len(rows) == len(there):
-        return encoder(images)
     if not len(rows):
         return None
-    encoded = encoder(images[rows])
-    return encoded.new_zeros(len(there), *encoded.shape[1:]).index_copy(0, rows, encoded)
+    encoded = encoder(images if len(rows) == len(there) else images[rows])
+    scales = [encoded] if isinstance(encoded, Tensor) else list(encoded)
+    if len(rows) == len(there):
+        return scales
+    return [z.new_zeros(len(there), *z.shape[1:]).index_copy(0, rows, z) for z in scales]
 
 
 def check_images(images: Tensor, present: Tensor, modalities: tuple[str, ...]) -> None:
@@ -130,3 +194,21 @@ def check_images(images: Tensor, present: Tensor, modalities: tuple[str, ...]) -
         )
     if not bool(present.any(dim=1).all()):
         raise ValueError("a sample has no modality present; every sample needs at least one")
+
+
+def with_latents(backbone: Backbone, who: str) -> ModalityBackbone:
+    """The same backbone, if it has latents.
+
+    Args:
+        backbone: any.
+        who: needs them, for the message.
+
+    Raises:
+        InputError: it has none.
+    """
+    if isinstance(backbone, ModalityBackbone):
+        return backbone
+    raise InputError(
+        f"{who} needs latents, one a modality, and this backbone ({type(backbone).__name__}) has none; choose unet, "
+        "rfnet, mmformer or m2ftrans"
+    )

@@ -8,7 +8,7 @@ import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
-from mtg_lab.backbones import ModalityBackbone, Prediction
+from mtg_lab.backbones import Backbone, Prediction, with_latents
 from mtg_lab.errors import InputError
 
 
@@ -29,16 +29,18 @@ class Method(nn.Module):
     Class attributes:
         name: how recipes and the command line call it.
         needs_teacher: whether a trained run must be given.
+        needs_latents: whether the backbone must have latents, one a modality.
         defaults: options and their default values.
     """
 
     name: ClassVar[str]
     needs_teacher: ClassVar[bool] = False
+    needs_latents: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {}
 
-    def __init__(self, backbone: ModalityBackbone, **options: Any):
+    def __init__(self, backbone: Backbone, **options: Any):
         super().__init__()
-        self.backbone = backbone
+        self.backbone = with_latents(backbone, f"method {self.name}") if self.needs_latents else backbone
         self.options = {**self.defaults, **options}
         self.segmentation = SegmentationLoss()
 
@@ -61,8 +63,9 @@ class Method(nn.Module):
 class SegmentationLoss(nn.Module):
     """Soft Dice plus cross-entropy (MONAI's DiceCELoss), with deep supervision where the backbone has auxiliary heads.
 
-    Auxiliary logits of scale s = 1, 2, ... (1/2, 1/4, ... resolution) are enlarged to the label's grid and weighted
-    2^-s; the weights of all terms sum to one (nnU-Net's rule, Isensee et al. 2021).
+    Auxiliary logits l = 1, 2, ..., fine to coarse, are enlarged to the label's grid and weighted 2^-l, whatever their
+    resolution (RFNet and M2FTrans have one more at full resolution); the weights of all terms sum to one (nnU-Net's
+    rule, Isensee et al. 2021).
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtg_lab import vocabulary
 from mtg_lab.alignment import ON_SAMPLES, align, anchor_is_learned, anchor_weights, find_loss
-from mtg_lab.backbones import Latents, ModalityBackbone
+from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, with_latents
 from mtg_lab.data import subset_mask
 from mtg_lab.distillation import frozen, latent_distillation, logit_distillation
 from mtg_lab.errors import InputError
@@ -44,6 +44,8 @@ class AlignedTeacher(Method):
     """
 
     name = "aligned_teacher"
+    needs_latents = True
+    backbone: ModalityBackbone
     defaults: ClassVar[Mapping[str, Any]] = {
         "align_weight": 0.1,
         "align_loss": "mse",
@@ -54,14 +56,14 @@ class AlignedTeacher(Method):
         "dropout": False,
     }
 
-    def __init__(self, backbone: ModalityBackbone, **options: Any):
+    def __init__(self, backbone: Backbone, **options: Any):
         super().__init__(backbone, **options)
         # Refuse now, not at the first step.
         find_loss(self.options["align_loss"], self.options["anchor"], self.options["normalise"])
         schedule_factor(self.options["align_schedule"], 0.0)
         chosen_scales(self.options["align_scales"], None)
         if not anchor_is_learned(self.options["anchor"], backbone.modalities):
-            backbone.mixture.theta.requires_grad_(False)  # it starts at zero, which is uniform
+            self.backbone.mixture.theta.requires_grad_(False)  # it starts at zero, which is uniform
 
     def forward(self, batch: Mapping[str, Tensor]) -> Losses:
         """Segmentation and alignment losses."""
@@ -162,6 +164,8 @@ class Student(Method):
 
     name = "student"
     needs_teacher = True
+    needs_latents = True
+    backbone: ModalityBackbone
     defaults: ClassVar[Mapping[str, Any]] = {
         "subset": "any",
         "logit_weight": 0.05,
@@ -170,15 +174,15 @@ class Student(Method):
         "from_teacher": False,
     }
 
-    def __init__(self, backbone: ModalityBackbone, teacher: ModalityBackbone, **options: Any):
+    def __init__(self, backbone: Backbone, teacher: Backbone, **options: Any):
         super().__init__(backbone, **options)
         if teacher.modalities != backbone.modalities:
             raise InputError(
                 f"the teacher knows {', '.join(teacher.modalities)}, the student {', '.join(backbone.modalities)}; "
                 "train both on manifests with the same modality columns"
             )
-        frozen(teacher)
-        self.teacher: ModalityBackbone = teacher
+        self.teacher = with_latents(teacher, "a teacher")
+        frozen(self.teacher)
         subset = self.options["subset"]
         self.fixed = None if subset == "any" else vocabulary.parse_subset(subset, backbone.modalities)
         if self.options["from_teacher"]:

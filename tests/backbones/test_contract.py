@@ -12,17 +12,35 @@ from mtg_lab.errors import InputError
 MODALITIES = ("t1n", "t1c", "t2w", "t2f", "dwi", "adc", "rcbv", "swi")
 FILLS = ("zeros", "anchor")
 # The smallest networks that still have every part.
-TINY = {"unet": {"width": 4, "latent": 3, "depth": 2}}
+TINY = {
+    "unet": {"width": 4, "latent": 3, "depth": 2},
+    "rfnet": {"width": 4, "depth": 2, "guess_width": 4, "hidden": 8},
+    "mmformer": {"width": 4, "depth": 2, "tokens": 16, "heads": 2, "mlp": 16, "positions": 3},
+    "m2ftrans": {"width": 4, "depth": 2, "layers": 2, "heads": 2, "mlp": 16, "positions": 3, "guess_width": 4},
+    "segresnet": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
+}
+WITH_LATENTS = [name for name in BACKBONES if name != "segresnet"]
+# With aux_heads auxiliary maps where that is an option: their resolutions, as 1/n.
+SUPERVISED = {"unet": (2, 4), "rfnet": (1, 2, 4, 8), "mmformer": (2, 4), "m2ftrans": (1, 2)}
 
 every_backbone = pytest.mark.parametrize("name", BACKBONES)
-every_fill = pytest.mark.parametrize("fill", FILLS)
-every_size = pytest.mark.parametrize(("modalities", "classes"), [(1, 2), (2, 2), (3, 4), (4, 4), (5, 2), (6, 4), (7, 2),
-                                                                   (8, 4)])  # fmt: skip
+every_latent_backbone = pytest.mark.parametrize("name", WITH_LATENTS)
+every_filling = pytest.mark.parametrize(("name", "fill"), [(n, f) for n in WITH_LATENTS for f in FILLS])
+every_answer = pytest.mark.parametrize(
+    ("name", "fill"), [(n, f) for n in WITH_LATENTS for f in FILLS] + [("segresnet", None)]
+)
+every_size = pytest.mark.parametrize(("modalities", "classes"), [(1, 2), (2, 2), (3, 4), (4, 4), (5, 2), (8, 4)])
 
 
-def network(name, modalities=4, classes=4, seed=0, **options):
+def network(name, modalities=4, classes=4, seed=0, fill=None, **options):
     torch.manual_seed(seed)
+    options |= {} if fill is None else {"fill": fill}
     return build(name, MODALITIES[:modalities], classes, TINY[name] | options).eval()
+
+
+def heads(name, count):
+    """The option for so many auxiliary heads, where it is one: RFNet's are part of its fusion."""
+    return {} if name in ("rfnet", "segresnet") else {"aux_heads": count}
 
 
 def noise(*shape, seed=0):
@@ -34,8 +52,7 @@ def alternating(batch, modalities):
     return (torch.arange(modalities) + torch.arange(batch)[:, None]) % min(2, modalities) == 0
 
 
-@every_backbone
-@every_fill
+@every_answer
 @every_size
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
 def test_an_absent_modality_never_matters(name, fill, modalities, classes, poison):
@@ -49,8 +66,7 @@ def test_an_absent_modality_never_matters(name, fill, modalities, classes, poiso
     torch.testing.assert_close(poisoned.logits, clean.logits, rtol=0, atol=0)
 
 
-@every_backbone
-@every_fill
+@every_filling
 def test_latents_of_an_absent_modality_never_matter(name, fill):
     net, present = network(name, fill=fill), alternating(2, 4)
     with torch.inference_mode():
@@ -62,8 +78,7 @@ def test_latents_of_an_absent_modality_never_matter(name, fill):
     torch.testing.assert_close(poisoned.logits, clean.logits, rtol=0, atol=0)
 
 
-@every_backbone
-@every_fill
+@every_answer
 def test_poison_does_not_reach_a_gradient(name, fill):
     net, images, present = network(name, fill=fill).train(), noise(2, 4, 8, 8, 8), alternating(2, 4)
     images[~present] = float("nan")
@@ -71,11 +86,11 @@ def test_poison_does_not_reach_a_gradient(name, fill):
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
 
 
-@every_backbone
-@every_fill
+@every_filling
 @every_size
 def test_decoding_with_a_mask_is_forward_with_that_mask(name, fill, modalities, classes):
-    net, images = network(name, modalities, classes, fill=fill), noise(2, modalities, 8, 8, 8)
+    # In double precision: instance norms over a few voxels make much of the last digit of a float.
+    net, images = network(name, modalities, classes, fill=fill).double(), noise(2, modalities, 8, 8, 8).double()
     everything, some = torch.ones(2, modalities, dtype=torch.bool), alternating(2, modalities)
     with torch.inference_mode():
         latents = net.encode(images, everything)
@@ -95,7 +110,7 @@ def test_logits_lie_on_the_grid_of_the_images(name, modalities, classes, grid):
     assert torch.isfinite(answer.logits).all()
 
 
-@every_backbone
+@every_latent_backbone
 def test_latents_have_one_room_a_modality(name):
     net, present = network(name, modalities=3), torch.tensor([[True, False, True]])
     with torch.inference_mode():
@@ -105,19 +120,20 @@ def test_latents_have_one_room_a_modality(name):
             assert not z[:, 1].any(), "the latent of an absent modality is zero"
 
 
-@every_backbone
-@every_fill
+@every_answer
 def test_whatever_must_learn_gets_a_gradient(name, fill):
     """Dead parameters hide in networks whose modules nothing calls."""
-    net = network(name, fill=fill, learned_mixture=True, aux_heads=1).train()
+    net = network(name, fill=fill, **heads(name, 1)).train()
     answer = net(noise(2, 4, 8, 8, 8), torch.ones(2, 4, dtype=torch.bool))
     (answer.logits.square().mean() + sum(a.square().mean() for a in answer.aux)).backward()
     dead = [n for n, p in net.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    # A norm takes the bias before it away again: there it is enough that the weight beside it learns.
+    dead = [n for n in dead if not n.endswith(".bias") or n.replace(".bias", ".weight") in dead]
     assert [n for n in dead if n != "mixture.theta"] == []
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
 
 
-@every_backbone
+@every_latent_backbone
 def test_the_mixture_learns_where_it_fills_a_gap(name):
     net = network(name, fill="anchor").train()
     net(noise(2, 4, 8, 8, 8), torch.tensor([[True, True, True, False]] * 2)).logits.square().mean().backward()
@@ -126,8 +142,7 @@ def test_the_mixture_learns_where_it_fills_a_gap(name):
     assert gradient[3] == 0
 
 
-@every_backbone
-@every_fill
+@every_answer
 def test_bf16_agrees_with_float32(name, fill):
     net, images, present = network(name, fill=fill), noise(2, 4, 16, 16, 16), alternating(2, 4)
     with torch.inference_mode():
@@ -137,23 +152,22 @@ def test_bf16_agrees_with_float32(name, fill):
     assert (rounded - exact).norm() / exact.norm() < 0.1
 
 
-@every_backbone
-@every_fill
+@every_answer
 def test_samples_of_a_batch_do_not_see_each_other(name, fill):
-    net, images, present = network(name, fill=fill), noise(2, 4, 9, 8, 7), alternating(2, 4)
+    net, images, present = network(name, fill=fill).double(), noise(2, 4, 9, 8, 7).double(), alternating(2, 4)
     with torch.inference_mode():
         together = net(images, present).logits
         apart = torch.cat([net(i[None], p[None]).logits for i, p in zip(images, present, strict=True)])
-    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
+    torch.testing.assert_close(together, apart)
 
 
-@every_backbone
+@every_latent_backbone
 @pytest.mark.parametrize("grid", [(16, 16, 16), (17, 20, 13)])
-def test_auxiliary_heads_answer_at_half_and_quarter_resolution(name, grid):
-    net = network(name, depth=3, aux_heads=2)
+def test_auxiliary_heads_answer_from_fine_to_coarse(name, grid):
+    net = network(name, depth=3, **heads(name, 2))
     with torch.inference_mode():
         aux = net(noise(1, 4, *grid), torch.ones(1, 4, dtype=torch.bool)).aux
-    assert [tuple(a.shape) for a in aux] == [(1, 4, *(-(-n // s) for n in grid)) for s in (2, 4)]
+    assert [tuple(a.shape) for a in aux] == [(1, 4, *(-(-n // s) for n in grid)) for s in SUPERVISED[name]]
 
 
 @every_backbone

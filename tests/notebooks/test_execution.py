@@ -18,7 +18,7 @@ def executed(tmp_path_factory):
     return {outcome.notebook: outcome for outcome in outcomes}, out
 
 
-def test_the_suite_has_the_seven_lessons():
+def test_the_suite_has_these_lessons():
     assert NAMES == [
         "00_start_here",
         "01_data",
@@ -27,6 +27,7 @@ def test_the_suite_has_the_seven_lessons():
         "04_pmix_alignment",
         "05_training",
         "06_dice_evaluation",
+        "08_backbones",
     ]
 
 
