@@ -27,7 +27,7 @@ def test_the_suite_has_these_lessons():
         "04_pmix_alignment",
         "05_training",
         "06_dice_evaluation",
-        "08_backbones",
+        "07_backbones",
     ]
 
 
