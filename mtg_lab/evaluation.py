@@ -197,7 +197,7 @@ def missingness_curve(table: pd.DataFrame) -> pd.DataFrame:
         Columns subject, region, modalities, missing, value.
     """
     total = table["modalities"].max()
-    curve = table.groupby(["subject", "region", "modalities"], as_index=False)["value"].mean()
+    curve = table.groupby(["subject", "region", "modalities"], as_index=False, sort=False)["value"].mean()
     return curve.assign(missing=total - curve["modalities"])
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from PIL import Image
 
 from mtg_lab import __version__, lesson
 from mtg_lab.errors import InputError
+from mtg_lab.evaluation import Protocol
 from mtg_lab.lesson import Lesson, begin, check, most_telling
 
 
@@ -113,3 +115,39 @@ def test_the_most_telling_sample_has_most_labels_then_the_largest_lesion():
     assert most_telling([few, many]) == 1
     assert most_telling([larger, many, few]) == 0
     assert most_telling([sample(5)]) == 0, "a patient without a lesion can be shown as well"
+
+
+# --- what was measured beforehand -------------------------------------------------------------------------------------
+
+
+def test_the_stored_study_is_what_its_own_scores_say():
+    """The difference of two arms, paired over subjects and seeds, is that of their mean curves."""
+    tables, about = lesson.measured("alignment_study")
+    assert "--seeds 0 1 2" in about["command"]
+    assert Protocol(**about["protocol"]).metric == "dice"
+    assert tables["runs"].groupby("arm")["seed"].nunique().eq(3).all()
+    means = tables["curve"].groupby(["arm", "region"])["value"].mean()
+    regions = tables["differences"].query("modalities == 'all' and region != 'all'")
+    assert len(regions) == 9
+    for row in regions.itertuples():
+        assert row.low <= row.difference <= row.high
+        assert row.difference == pytest.approx(means[row.ours, row.region] - means[row.theirs, row.region], abs=2e-4)
+
+
+def test_the_words_about_the_stored_study_are_its_numbers():
+    tables, _ = lesson.measured("alignment_study")
+    overall = tables["differences"].query("modalities == 'all' and region == 'all'")
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    notebook = (Path(__file__).parents[1] / "notebooks" / "06_dice_evaluation.ipynb").read_text()
+    for row in overall.itertuples():
+        told = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        assert told in readme
+        assert told in notebook
+    for arm, rows in tables["runs"].groupby("arm"):
+        cells = f"{rows['dice'].mean():.3f} ± {rows['dice'].std():.3f}"
+        assert cells in readme, arm
+
+
+def test_a_study_that_is_not_there_is_told_which_are():
+    with pytest.raises(InputError, match="no study 'luck' comes with the package; there are: alignment_study"):
+        lesson.measured("luck")
