@@ -47,8 +47,9 @@ class MMFormer(ModalityBackbone):
     numbers. Otherwise than there: logits instead of probabilities; any crop size, M, K and width; positions are
     resampled to the tokens at hand (``positions`` is the edge of the learned grid: 5 is that of an 80^3 crop); after
     the inter-modal transformer the channels of a voxel are the M modalities' tokens of that voxel, where the release
-    joins M neighbouring tokens of one modality; dropout once, not twice, on what an attention answers. As there: absent
-    modalities are tokens of zeros plus their position, and nothing keeps the others from attending to them.
+    joins M neighbouring tokens of one modality; the fusion's convolutions reflect the border as all others do, where
+    the release has zeros; dropout once, not twice, on what an attention answers. As there: absent modalities are tokens
+    of zeros plus their position, and nothing keeps the others from attending to them.
 
     Args:
         modalities: names, in channel order.

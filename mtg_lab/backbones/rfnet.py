@@ -47,7 +47,7 @@ class RFNet(ModalityBackbone):
     Args:
         modalities: names, in channel order.
         classes: K, background included.
-        width: channels of the first stage.
+        width: channels of the first stage, at least two.
         depth: how often the grid is halved.
         guess_width: channels before the logits of a first guess.
         hidden: width of the perceptron that weighs the modalities of a region.
@@ -56,7 +56,7 @@ class RFNet(ModalityBackbone):
         uni_decoder: whether there is a decoder of single modalities, see :meth:`uni_decode`.
 
     Raises:
-        ValueError: an unknown ``fill``, or a size below one.
+        ValueError: an unknown ``fill``, or a size too small.
     """
 
     def __init__(
@@ -72,7 +72,9 @@ class RFNet(ModalityBackbone):
         uni_decoder: bool = False,
     ):
         super().__init__()
-        check_sizes(width=width, depth=depth, guess_width=guess_width, hidden=hidden)
+        if width < 2:
+            raise ValueError(f"width is {width}; it must be at least 2, for half of it comes from the regions")
+        check_sizes(depth=depth, guess_width=guess_width, hidden=hidden)
         self.modalities, self.depth = tuple(modalities), depth
         count = len(self.modalities)
         self.mixture = Mixture(count, learned_mixture, fill)
@@ -139,14 +141,11 @@ class _RegionFusion(nn.Module):
             nn.Sequential(nn.Linear(modalities * width + 1, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, modalities))
             for _ in range(classes)
         )
-        self.regions = bottleneck(width * classes, width, width // 2) if width > 1 else None
+        self.regions = bottleneck(width * classes, width, width // 2)
         self.plain = bottleneck(width * modalities, width, width - width // 2)
 
     def forward(self, z: Tensor, guess: Tensor) -> Tensor:
         """z [B, M, C, d, h, w] and the guess's logits [B, K, d, h, w] to [B, C, d, h, w]."""
-        plain = self.plain(z.flatten(1, 2))
-        if self.regions is None:
-            return plain
         share = guess.detach().softmax(dim=1)
         size = share.mean(dim=(2, 3, 4)) + 1e-7  # [B, K]
         share = share.to(z.dtype)
@@ -156,4 +155,4 @@ class _RegionFusion(nn.Module):
         weights = torch.stack([weigh(told[:, k]).sigmoid() for k, weigh in enumerate(self.weigh)], dim=1)
         # sum_m w_km (z_m p_k) = p_k sum_m w_km z_m: the products of all modalities and regions are never formed.
         mixed = torch.einsum("bkm,bmcdhw->bkcdhw", weights, z) * share[:, :, None]
-        return torch.cat([self.regions(mixed.flatten(1, 2)), plain], dim=1)
+        return torch.cat([self.regions(mixed.flatten(1, 2)), self.plain(z.flatten(1, 2))], dim=1)
