@@ -395,7 +395,7 @@ def test_a_folder_that_cannot_be_written_is_told(tiny_recipe, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write to the folder") as refusal:
         train(tiny_recipe(), tmp_path / "file" / "run")
-    assert "--out" in one_line(refusal)
+    assert "choose another place" in one_line(refusal)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_no_run_is_told(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"hash": "abc"}', "\x00\xff"])
 def test_a_damaged_recipe_is_told(copied, content):
     (copied / "recipe.json").write_text(content, encoding="latin-1")
-    with pytest.raises(InputError, match=r"recipe\.json is damaged") as refusal:
+    with pytest.raises(InputError, match=r"recipe\.json(?: is damaged|: not a recipe)") as refusal:
         load_run(copied)
     one_line(refusal)
 
