@@ -17,22 +17,22 @@ lab preset found, from these files in mtg_lab/results/alignment_study.
 import argparse
 import itertools
 import json
-import multiprocessing
 import os
 import platform
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
 from mtg_lab import read_manifest
+from mtg_lab.comparison import conduct
 from mtg_lab.recipes import Recipe, override, suite
 
 COMPARISONS = [
@@ -103,8 +103,8 @@ def planned(options: argparse.Namespace) -> dict[Key, Recipe]:
     return recipes
 
 
-def work(key: Key, recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool) -> Tables:
-    """Train (or load) one run and score it."""
+def work(recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool) -> Tables:
+    """Train (or load) one run and score it: scores, gaps, one line of facts."""
     import torch
 
     torch.set_num_threads(threads)
@@ -114,9 +114,8 @@ def work(key: Key, recipe: Recipe, split: str, workers: int, threads: int, with_
 
     run = train(recipe, workers=workers)
     cohort = recipe.cohort()
-    labels = dict(zip(("arm", "settings", "seed"), key, strict=True))
     scores = evaluate(run, cohort, split)
-    line = {**labels, "run": run.digest, "steps": recipe.steps, "dice": scores["value"].mean()}
+    line = {"run": run.digest, "steps": recipe.steps, "dice": scores["value"].mean()}
     for column in ("region", "modalities"):
         line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
     gaps = pd.DataFrame(columns=["metric", "value", "low", "high"])
@@ -124,35 +123,13 @@ def work(key: Key, recipe: Recipe, split: str, workers: int, threads: int, with_
         gaps = gap(latents(run, cohort, split))
         line |= dict(zip(gaps["metric"], gaps["value"], strict=True))
     line |= {k: run.environment[k] for k in ("seconds", "seconds_per_step", "peak_memory_mb", "device_name")}
-    return scores.assign(**labels), gaps.assign(**labels), pd.DataFrame([line])
+    return scores, gaps, pd.DataFrame([line])
 
 
-def conduct(recipes: dict[Key, Recipe], options: argparse.Namespace) -> Iterator[Tables]:
-    """Tables of the runs as they end. Teachers first; a student starts when its teacher's run is whole."""
-    deadline = time.monotonic() + 60 * options.minutes
-    waiting = dict(sorted(recipes.items(), key=lambda item: item[1].teacher is not None))
-    digests = {k: r.digest() for k, r in recipes.items()}
-    ended: set[str] = set()
-    running: dict[Future[Tables], Key] = {}
-    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        while waiting or running:
-            under_way = {digests[k] for k in (*waiting, *running.values())} - ended
-            for key, recipe in list(waiting.items()):
-                teacher = recipe.teacher.digest() if recipe.teacher else None
-                if len(running) < options.jobs and time.monotonic() < deadline and teacher not in under_way:
-                    del waiting[key]
-                    arguments = (key, recipe, options.split, options.workers, options.threads, not options.skip_gap)
-                    running[pool.submit(work, *arguments)] = key
-            if not running:
-                print("left out for want of time: " + ", ".join(" ".join(map(str, k)) for k in waiting))
-                return
-            for job in wait(running, return_when=FIRST_COMPLETED).done:
-                key = running.pop(job)
-                ended.add(digests[key])
-                if error := job.exception():
-                    print(f"{' '.join(map(str, key))}: {error}", flush=True)
-                else:
-                    yield job.result()
+def labelled(tables: Tables, key: Key) -> Tables:
+    """With the arm, the settings in words and the seed in front."""
+    labels = dict(zip(("arm", "settings", "seed"), key, strict=True))
+    return tuple(t.assign(**labels)[[*labels, *t.columns]] for t in tables)  # type: ignore[return-value]
 
 
 def main() -> None:
@@ -176,12 +153,21 @@ def main() -> None:
     read_manifest(options.manifest).materialise(min(options.jobs * options.threads, os.cpu_count() or 1))
     options.out.mkdir(parents=True, exist_ok=True)
     found: list[Tables] = []
-    for tables in conduct(recipes, options):
+    job = partial(
+        work, split=options.split, workers=options.workers, threads=options.threads, with_gap=not options.skip_gap
+    )
+    for key, future in conduct(recipes, job, options.jobs, options.minutes):
+        if error := future.exception():
+            print(f"{' '.join(map(str, key))}: {error}", flush=True)
+            continue
+        tables = labelled(future.result(), key)
         found.append(tables)
         print(f"{time.perf_counter() - started:.0f} s, {len(found)}/{len(recipes)}", *tables[2].round(4).values[0])
         for name, parts in zip(("scores", "gaps", "runs"), zip(*found, strict=True), strict=True):
             pd.concat(parts, ignore_index=True).to_csv(options.out / f"{name}.csv", index=False)
         (options.out / "about.json").write_text(json.dumps(about(tables[0]), indent=2))
+    if missing := len(recipes) - len(found):
+        print(f"{missing} of {len(recipes)} runs are missing; the same command goes on with them")
     if found:
         report(found, options.out)
     print(f"wall time {time.perf_counter() - started:.0f} s")

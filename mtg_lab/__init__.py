@@ -16,6 +16,7 @@ _HOMES = {
     "train": "training",
     "load_run": "training",
     "evaluate": "evaluation",
+    "compare": "comparison",
     "latents": "gap",
     "gap": "gap",
     "predict": "inference",
@@ -25,6 +26,7 @@ _HOMES = {
 __all__ = [
     "Recipe",
     "__version__",
+    "compare",
     "evaluate",
     "gap",
     "latents",
@@ -39,6 +41,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from mtg_lab import missingness, phantom
+    from mtg_lab.comparison import compare
     from mtg_lab.evaluation import evaluate
     from mtg_lab.gap import gap, latents
     from mtg_lab.inference import predict

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mtg_lab.errors import InputError
+
 
 def logit_distillation(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), averaged over samples and voxels.
@@ -34,6 +36,65 @@ def latent_distillation(student: Tensor, teacher: Tensor) -> Tensor:
     axes = [0, *range(2, target.ndim)]
     variance = target.var(dim=axes, keepdim=True) + 1e-5
     return ((student.float() - target).square() / variance).mean()
+
+
+def feature_distillation(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared distance of the student's last features to the teacher's, in units of the teacher's spread.
+
+    Hints on intermediate features (Romero et al. 2015, arXiv 1412.6550, equation 3), without a regressor between the
+    two, so that both need as many channels. The unit is that of :func:`latent_distillation`.
+
+    Args:
+        student, teacher: [B, C, ...].
+
+    Raises:
+        InputError: the two have different shapes.
+    """
+    if student.shape != teacher.shape:
+        raise InputError(
+            f"feature distillation: the student's features are {list(student.shape[1:])}, the teacher's "
+            f"{list(teacher.shape[1:])}; give both the same backbone options, or set feature_weight to 0"
+        )
+    return latent_distillation(student, teacher)
+
+
+def prototype_similarity(features: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Cosine of every voxel's features with every class's prototype, the mean feature over the voxels of the class.
+
+    ProtoKD (Wang et al. 2023, arXiv 2303.09830, section 2.2).
+
+    Args:
+        features: [B, C, ...].
+        label: class indices [B, 1, ...] on the same grid.
+        classes: K.
+
+    Returns:
+        Cosines [B, K, voxels] float32, and bool [B, K]: which classes a sample holds. Others have no prototype.
+    """
+    flat = features.float().flatten(2)
+    members = functional.one_hot(label.flatten(1), classes).to(flat.dtype)  # [B, voxels, K]
+    sizes = members.sum(dim=1)
+    prototypes = torch.bmm(flat, members) / sizes.clamp_min(1)[:, None]  # [B, C, K]
+    cosines = torch.bmm(
+        functional.normalize(prototypes, dim=1, eps=1e-8).transpose(1, 2), functional.normalize(flat, dim=1, eps=1e-8)
+    )
+    return cosines, sizes > 0
+
+
+def prototype_distillation(student: Tensor, teacher: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Mean squared difference of the two networks' similarity maps, over samples, their classes and voxels.
+
+    ProtoKD (Wang et al. 2023, arXiv 2303.09830): what is near to what, inside a class and between classes, is taken
+    over, not the features themselves; so the two networks may differ in width. The teacher gets no gradient.
+
+    Args:
+        student, teacher: last features, [B, C, ...] and [B, C', ...] on one grid.
+        label: class indices [B, 1, ...].
+        classes: K, background included.
+    """
+    ours, there = prototype_similarity(student, label, classes)
+    theirs, _ = prototype_similarity(teacher.detach(), label, classes)
+    return (ours - theirs).square().mean(dim=2)[there].mean()
 
 
 def frozen(module: torch.nn.Module) -> None:

@@ -287,6 +287,11 @@ def _processes() -> PartialState:
     return PartialState(cpu=told or (several and (device is None or device.type == "mps")))
 
 
+def is_trained(recipe: Recipe) -> bool:
+    """Whether the cache holds the whole run of a recipe, so that :func:`train` would return it at once."""
+    return _is_trained(cache_folder("runs", recipe.digest()))
+
+
 def _is_trained(folder: Path) -> bool:
     return (folder / "weights.safetensors").is_file()
 

@@ -1,8 +1,9 @@
 """Mind the Gap (arXiv 2409.19366): a teacher whose latents are aligned to P_mix, and students that it guides.
 
 The authors state the teacher's alignment (mean squared error to P_mix, weights a softmax of learned numbers) and that
-a student learns from the frozen teacher; how it learns they leave open. Here: temperature KL on logits and the squared
-distance between the student's fused latent and the teacher's anchor, each with a weight that can be zero.
+a student learns from the frozen teacher; how it learns they leave open. Here: temperature KL on logits, the squared
+distance between the student's fused latent and the teacher's anchor, and, off by default, the distances of last
+features and of maps of similarity to class prototypes; each with a weight that can be zero.
 """
 
 import math
@@ -14,9 +15,15 @@ from torch import Tensor
 
 from mtg_lab import vocabulary
 from mtg_lab.alignment import ON_SAMPLES, align, anchor_is_learned, anchor_weights, find_loss
-from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, with_latents
+from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, Prediction, with_latents
 from mtg_lab.data import subset_mask
-from mtg_lab.distillation import frozen, latent_distillation, logit_distillation
+from mtg_lab.distillation import (
+    feature_distillation,
+    frozen,
+    latent_distillation,
+    logit_distillation,
+    prototype_distillation,
+)
 from mtg_lab.errors import InputError
 from mtg_lab.methods.contract import Losses, Method, all_present
 from mtg_lab.moments import effective_rank, moments, relative_gap, variance
@@ -160,6 +167,8 @@ class Student(Method):
         latent_weight: weight of the distance between the student's fused latent (the barycentre of those present)
             and the teacher's anchor.
         temperature: of the KL.
+        feature_weight: weight of the distance between the two networks' last features.
+        prototype_weight: weight of the difference between the two networks' maps of similarity to class prototypes.
         from_teacher: start from the teacher's weights instead of from scratch.
     """
 
@@ -172,6 +181,8 @@ class Student(Method):
         "logit_weight": 0.05,
         "latent_weight": 0.1,
         "temperature": 4.0,
+        "feature_weight": 0.0,
+        "prototype_weight": 0.0,
         "from_teacher": False,
     }
 
@@ -182,6 +193,9 @@ class Student(Method):
                 f"the teacher knows {', '.join(teacher.modalities)}, the student {', '.join(backbone.modalities)}; "
                 "train both on manifests with the same modality columns"
             )
+        for name in ("logit_weight", "latent_weight", "feature_weight", "prototype_weight"):
+            if self.options[name] < 0:
+                raise InputError(f"method {self.name}: {name} is {self.options[name]}; it must be 0 or more")
         self.teacher = with_latents(teacher, "a teacher")
         frozen(self.teacher)
         subset = self.options["subset"]
@@ -216,13 +230,21 @@ class Student(Method):
             anchor = self.teacher.mixture.barycentre(taught[0], available)
         latents = self.backbone.encode(batch["image"], present)
         prediction = self.backbone.decode(latents, present)
-        segmentation = self.segmentation(prediction, batch["label"])
-        logit = logit_distillation(prediction.logits, target.logits, self.options["temperature"])
-        latent = latent_distillation(self.backbone.mixture.barycentre(latents[0], present), anchor)
-        parts = {
-            "segmentation": segmentation.detach(),
-            "logit_distillation": logit.detach(),
-            "latent_distillation": latent.detach(),
-        }
-        total = segmentation + self.options["logit_weight"] * logit + self.options["latent_weight"] * latent
+        segmentation, parts = self.segmentation(prediction, batch["label"]), {}
+        total, parts["segmentation"] = segmentation, segmentation.detach()
+        for name, term in self._terms(prediction, latents, present, target, anchor, batch["label"]).items():
+            total = total + self.options[f"{name}_weight"] * term
+            parts[f"{name}_distillation"] = term.detach()
         return Losses(total, parts)
+
+    def _terms(
+        self, own: Prediction, latents: Latents, present: Tensor, target: Prediction, anchor: Tensor, label: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms that have a weight, by the name of their weight."""
+        compute = {
+            "logit": lambda: logit_distillation(own.logits, target.logits, self.options["temperature"]),
+            "latent": lambda: latent_distillation(self.backbone.mixture.barycentre(latents[0], present), anchor),
+            "feature": lambda: feature_distillation(own.features, target.features),
+            "prototype": lambda: prototype_distillation(own.features, target.features, label, own.logits.shape[1]),
+        }
+        return {name: term() for name, term in compute.items() if self.options[f"{name}_weight"] > 0}
