@@ -32,7 +32,7 @@ from mtg_lab.manifest import Manifest
 from mtg_lab.missingness import availability, save_pattern
 from mtg_lab.progress import progress
 from mtg_lab.recipes import Recipe, override, preset, suite
-from mtg_lab.runs import Run, load_run, weights_meaning
+from mtg_lab.runs import Run, boxed_run, load_run, weights_meaning
 from mtg_lab.schemas import check_same_classes
 
 __all__ = ["Recipe", "Run", "load_run", "override", "preset", "suite", "train"]
@@ -43,6 +43,8 @@ _CLIP = 12.0  # gradient norm; nnU-Net's value (Isensee et al. 2021): rarely rea
 
 def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0, checkpoint_steps: int = 100) -> Run:
     """The run of a recipe: loaded if it is trained already, resumed if it was interrupted, else trained.
+
+    Trained already are the runs of the cache and those that come with the package (:func:`mtg_lab.runs.boxed_runs`).
 
     Started by torchrun, every process calls this function and takes its share of each batch; the first one writes.
     Terms that are no means over samples (Dice over the batch) are then taken over a process's share.
@@ -60,6 +62,8 @@ def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0,
     digest = recipe.digest()
     target = Path(folder) if folder is not None else cache_folder("runs", digest)
     _refuse_foreign(target, digest)
+    if folder is None and not _is_trained(target) and (boxed := boxed_run(digest)):
+        return load_run(boxed)
     if not _is_trained(target):
         _check(recipe)
         make_folder(target)
@@ -288,8 +292,8 @@ def _processes() -> PartialState:
 
 
 def is_trained(recipe: Recipe) -> bool:
-    """Whether the cache holds the whole run of a recipe, so that :func:`train` would return it at once."""
-    return _is_trained(cache_folder("runs", recipe.digest()))
+    """Whether :func:`train` would return the run of a recipe at once: the cache or the package holds it."""
+    return _is_trained(cache_folder("runs", recipe.digest())) or boxed_run(recipe.digest()) is not None
 
 
 def _is_trained(folder: Path) -> bool:

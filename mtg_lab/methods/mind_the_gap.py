@@ -28,7 +28,7 @@ from mtg_lab.errors import InputError
 from mtg_lab.methods.contract import Losses, Method, all_present
 from mtg_lab.moments import effective_rank, moments, relative_gap, variance
 
-_WATCHED = 20  # steps over which what is logged is averaged
+_START, _WATCHED = 5, 20  # steps over which what is logged is averaged, at the start and now
 
 
 class AlignedTeacher(Method):
@@ -97,15 +97,16 @@ class AlignedTeacher(Method):
         return Losses(segmentation + options["align_weight"] * factor * term, parts)
 
     def warning(self, history: Sequence[Mapping[str, float]]) -> str | None:
-        """Tells a collapse: latents whose effective rank has halved, or whose scale fell below a tenth.
+        """Tells a collapse: latents whose effective rank, or scale, is far below that of the untrained network.
 
         The authors name mode collapse as the signature of an alignment that is too strong; the loss then looks perfect.
+        It can be over within twenty steps, hence the comparison with the very first ones.
         """
-        if len(history) < 3 * _WATCHED:
+        if len(history) < _START + _WATCHED:
             return None
-        early, late = history[_WATCHED : 2 * _WATCHED], history[-_WATCHED:]  # the very first rows are the start's
+        first, last = history[:_START], history[-_WATCHED:]
         for column, share, words in (("effective_rank", 0.5, "effective rank"), ("latent_scale", 0.1, "scale")):
-            before, now = (sum(row[column] for row in rows) / _WATCHED for rows in (early, late))
+            before, now = (sum(row[column] for row in rows) / len(rows) for rows in (first, last))
             if now < share * before:
                 return f"latents collapse: their {words} fell from {before:.2g} to {now:.2g}; lower method.align_weight"
         return None

@@ -5,10 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from monai.losses import DiceLoss
 
-from mtg_lab.backbones import build
+from mtg_lab.backbones import Prediction, build
 from mtg_lab.errors import InputError
 from mtg_lab.methods import METHODS, checked_options, find
+from mtg_lab.methods.contract import SegmentationLoss
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 
@@ -142,6 +144,38 @@ def test_auxiliary_heads_are_taught_where_the_backbone_has_them(name):
     supervised = method(network(aux_heads=1), **teacher)
     supervised(sample_batch()).total.backward()
     assert supervised.backbone.aux[0].weight.grad.any()
+
+
+def answer(logits, *aux):
+    return Prediction(logits, logits, aux)
+
+
+def test_the_segmentation_loss_is_dice_of_monai_plus_weighted_cross_entropy_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 6, 6, 6, generator=generator)
+    label = torch.randint(0, 3, (2, 1, 6, 6, 6), generator=generator)
+    shares = torch.tensor([float((label == k).float().mean()) for k in range(3)])
+    entropy = torch.nn.functional.cross_entropy(logits, label[:, 0], reduction="none")
+    dice = DiceLoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)(logits, label)
+    expected = dice + ((1 - shares)[label[:, 0]] * entropy).mean()
+    torch.testing.assert_close(SegmentationLoss()(answer(logits), label), expected)
+    coarse = torch.randn(2, 3, 3, 3, 3, generator=generator)
+    enlarged = torch.nn.functional.interpolate(coarse, size=(6, 6, 6), mode="trilinear")
+    both = SegmentationLoss()(answer(logits, coarse), label)
+    torch.testing.assert_close(both, (expected + SegmentationLoss()(answer(enlarged), label) / 2) / 1.5)
+
+
+def test_a_small_class_that_the_network_has_given_up_still_pulls():
+    """One voxel in a thousand, its probability 1e-6: the gradient on its logit is -(1 - p) (1 - 1/1000) / 1000."""
+    label = torch.zeros(1, 1, 10, 10, 10, dtype=torch.long)
+    label[0, 0, 0, 0, 0] = 1
+    logits = torch.zeros(1, 2, 10, 10, 10)
+    logits[:, 1] = -13.8155  # ln 1e-6
+    logits.requires_grad_()
+    SegmentationLoss()(answer(logits), label).backward()
+    assert float(logits.grad[0, 1, 0, 0, 0]) == pytest.approx(-0.999e-3, rel=0.01)
+    away = logits.grad[0, 1].flatten()[1:]
+    assert float(away.sum()) == pytest.approx(0, abs=0.002e-3), "background pushes back a thousand times less"
 
 
 @every_method

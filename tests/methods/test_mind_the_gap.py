@@ -162,7 +162,13 @@ def test_a_collapse_is_told(column, values, told):
     history = [calm | {column: values[0]}] * 40 + [calm | {column: values[1]}] * 30
     found = AlignedTeacher(network()).warning(history)
     assert found is None if told is None else told in found
-    assert AlignedTeacher(network()).warning(history[-30:]) is None, "too short to tell"
+    assert AlignedTeacher(network()).warning(history[:4] + history[-20:]) is None, "too short to tell"
+
+
+def test_a_collapse_within_the_first_steps_is_told():
+    """As under a weight of 30: after twenty steps all latents point one way, and nothing changes any more."""
+    history = [{"effective_rank": max(1.2, 3.8 - 0.15 * step), "latent_scale": 1.0} for step in range(100)]
+    assert "their effective rank fell from 3.5 to 1.2" in AlignedTeacher(network()).warning(history)
 
 
 def test_with_dropout_the_teacher_decodes_a_drawn_subset():
