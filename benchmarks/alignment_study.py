@@ -91,14 +91,16 @@ def planned(options: argparse.Namespace) -> dict[Key, Recipe]:
     fixed = dict(next(points(options.set))[1])
     recipes: dict[Key, Recipe] = {}
     seen = set()
-    for seed, (words, point) in itertools.product(options.seeds, points(options.vary)):
+    grid = [p for text in options.points for p in points(text.split())] or list(points(options.vary))
+    for seed, (words, point) in itertools.product(options.seeds, grid):
         for arm, recipe in arms(options.preset, options.manifest, seed, fixed | point).items():
             if (not options.arms or arm in options.arms) and (digest := (arm, recipe.digest())) not in seen:
                 seen.add(digest)
                 recipes[arm, words, seed] = recipe
     trained = [*recipes.values(), *(r.teacher for r in recipes.values() if r.teacher)]
     methods = {f"method.{k}" for r in trained for k in r.method_options}
-    if unknown := [k for k in fixed | point if k.startswith("method.") and k not in methods]:
+    asked = [*fixed, *(k for _, point in grid for k in point)]
+    if unknown := [k for k in asked if k.startswith("method.") and k not in methods]:
         raise SystemExit(f"{unknown[0]}: no chosen arm has this option; there are: {', '.join(sorted(methods))}")
     return recipes
 
@@ -127,9 +129,11 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool)
 
 
 def labelled(tables: Tables, key: Key) -> Tables:
-    """With the arm, the settings in words and the seed in front."""
+    """With the arm, the settings in words and the seed in front; in the line of facts each setting is a column too."""
     labels = dict(zip(("arm", "settings", "seed"), key, strict=True))
-    return tuple(t.assign(**labels)[[*labels, *t.columns]] for t in tables)  # type: ignore[return-value]
+    scores, gaps, facts = (t.assign(**labels)[[*labels, *t.columns]] for t in tables)
+    point = (part.split("=", 1) for part in str(labels["settings"]).split())
+    return scores, gaps, facts.assign(**{k: parse_value(v) for k, v in point})
 
 
 def main() -> None:
@@ -141,6 +145,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", help="by default all")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for every arm, e.g. steps=500")
     parser.add_argument("--vary", nargs="*", default=[], metavar="KEY=VALUE,VALUE", help="every arm at every point")
+    parser.add_argument("--points", nargs="*", default=[], metavar="'KEY=VALUE KEY=VALUE'", help="instead, these alone")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--workers", type=int, default=0, help="loader processes a run")
     parser.add_argument("--threads", type=int, default=2, help="processor threads a run")

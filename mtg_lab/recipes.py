@@ -193,19 +193,16 @@ def suite(name: str, manifest: str = "", seed: int = 0, align_weight: float = 0.
     """The runs that the notebooks share, in the order in which they are best trained.
 
     ``complete`` (the teacher without alignment, and the zero-filling baseline), ``aligned`` (the teacher with it),
-    ``published`` (aligned by the plain squared error of the authors' fragment, not in units of the latents' spread),
     ``dropout`` (baseline without a teacher), ``student`` (of the unaligned teacher), ``aligned_student`` and
     ``specialist`` (of the aligned teacher; sees every other modality only).
     """
     modalities = read_manifest(manifest).modalities
     complete = preset(name, "complete", manifest, seed)
     aligned = preset(name, "aligned_teacher", manifest, seed, method_options={"align_weight": align_weight})
-    plain = {"align_weight": align_weight, "normalise": False}
     special = {"subset": vocabulary.subset_name(modalities[::2], modalities)}
     return {
         "complete": complete,
         "aligned": aligned,
-        "published": preset(name, "aligned_teacher", manifest, seed, method_options=plain),
         "dropout": preset(name, "dropout", manifest, seed),
         "student": preset(name, "student", manifest, seed, teacher=complete),
         "aligned_student": preset(name, "student", manifest, seed, teacher=aligned),

@@ -269,7 +269,8 @@ def build_method(recipe: Recipe, cohort: Manifest, teacher: Backbone | None) -> 
         torch.manual_seed(recipe.seed)
         backbone = recipe.build_backbone(cohort.modalities, cohort.schema)
     extra = {"teacher": teacher} if teacher else {}
-    return methods.find(recipe.method)(backbone, **extra, **recipe.method_options)
+    regions = cohort.schema.region_classes
+    return methods.find(recipe.method)(backbone, **extra, regions=regions, **recipe.method_options)
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:

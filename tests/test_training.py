@@ -499,7 +499,6 @@ from mtg_lab.methods import AlignedTeacher, contract
 from mtg_lab.recipes import Recipe
 from mtg_lab.training import train
 contract.DiceLoss = lambda **options: DiceLoss(**{**options, "batch": False})
-contract.class_weights = lambda label, classes: torch.ones(classes)
 recipe = Recipe.from_json(json.loads(Path(sys.argv[1]).read_text()))
 train(recipe, sys.argv[2], checkpoint_steps=2)
 train(recipe, sys.argv[2])
@@ -511,16 +510,14 @@ torch.distributed.destroy_process_group()
 def test_two_processes_train_what_one_would(tiny_recipe, tmp_path, monkeypatch):
     """By torchrun, each half of every batch: one folder, one writer, the same crops, hence the same history.
 
-    Here Dice is averaged over samples and classes weigh the same; in earnest both are taken over the samples that one
-    process has, and the term of the latents is in units of their spread, so that these differ a little with the number
-    of processes.
+    Here Dice is averaged over samples; in earnest it is taken over the samples that one process has, and the term of
+    the latents is in units of their spread, so that these differ a little with the number of processes.
     """
     changes = {"steps": 6, "batch": 4, "learning_rate": 1e-3}
     teacher = tiny_recipe(method="aligned_teacher", **changes)
     options = {"latent_weight": 0.0}
     recipe = tiny_recipe(method="student", teacher=teacher, seed=7, method_options=options, **changes)
     monkeypatch.setattr(contract, "DiceLoss", lambda **o: DiceLoss(**{**o, "batch": False}))
-    monkeypatch.setattr(contract, "class_weights", lambda label, classes: torch.ones(classes))
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_json()))
     (tmp_path / "script.py").write_text(TWO_PROCESSES)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

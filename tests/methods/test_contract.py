@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from monai.losses import DiceLoss
+from monai.losses import DiceCELoss
 
 from mtg_lab.backbones import Prediction, build
 from mtg_lab.errors import InputError
@@ -150,32 +150,51 @@ def answer(logits, *aux):
     return Prediction(logits, logits, aux)
 
 
-def test_the_segmentation_loss_is_dice_of_monai_plus_weighted_cross_entropy_of_torch():
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 3, 6, 6, 6, generator=generator)
-    label = torch.randint(0, 3, (2, 1, 6, 6, 6), generator=generator)
-    shares = torch.tensor([float((label == k).float().mean()) for k in range(3)])
-    entropy = torch.nn.functional.cross_entropy(logits, label[:, 0], reduction="none")
-    dice = DiceLoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)(logits, label)
-    expected = dice + ((1 - shares)[label[:, 0]] * entropy).mean()
+def noisy(seed=0, size=6):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 4, size, size, size, generator=generator)
+    return logits, torch.randint(0, 4, (2, 1, size, size, size), generator=generator)
+
+
+def test_every_label_as_a_region_is_the_loss_of_monai():
+    logits, label = noisy()
+    expected = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)(logits, label)
     torch.testing.assert_close(SegmentationLoss()(answer(logits), label), expected)
-    coarse = torch.randn(2, 3, 3, 3, 3, generator=generator)
+    apart = {"a": (1,), "b": (2,), "c": (3,)}
+    torch.testing.assert_close(SegmentationLoss(apart)(answer(logits), label), expected)
+
+
+def test_a_region_is_the_sum_of_its_labels_probabilities():
+    """Dice by hand from probabilities, cross-entropy from torch."""
+    logits, label = noisy()
+    p, y = logits.softmax(dim=1), torch.nn.functional.one_hot(label[:, 0], 4).movedim(-1, 1).float()
+    terms = []
+    for members in ((1, 2, 3), (1, 3), (3,)):
+        inside, truth = (x[:, list(members)].sum(dim=1) for x in (p, y))
+        terms.append(1 - 2 * (inside * truth).sum() / (inside.sum() + truth.sum()))
+    expected = sum(terms) / 3 + torch.nn.functional.cross_entropy(logits, label[:, 0])
+    brats = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+    torch.testing.assert_close(SegmentationLoss(brats)(answer(logits), label), expected)
+
+
+def test_auxiliary_logits_count_half_of_the_finer_ones():
+    logits, label = noisy()
+    coarse, _ = noisy(1, 3)
     enlarged = torch.nn.functional.interpolate(coarse, size=(6, 6, 6), mode="trilinear")
-    both = SegmentationLoss()(answer(logits, coarse), label)
-    torch.testing.assert_close(both, (expected + SegmentationLoss()(answer(enlarged), label) / 2) / 1.5)
+    alone = [SegmentationLoss()(answer(x), label) for x in (logits, enlarged)]
+    torch.testing.assert_close(SegmentationLoss()(answer(logits, coarse), label), (alone[0] + alone[1] / 2) / 1.5)
 
 
-def test_a_small_class_that_the_network_has_given_up_still_pulls():
-    """One voxel in a thousand, its probability 1e-6: the gradient on its logit is -(1 - p) (1 - 1/1000) / 1000."""
-    label = torch.zeros(1, 1, 10, 10, 10, dtype=torch.long)
-    label[0, 0, 0, 0, 0] = 1
-    logits = torch.zeros(1, 2, 10, 10, 10)
-    logits[:, 1] = -13.8155  # ln 1e-6
-    logits.requires_grad_()
-    SegmentationLoss()(answer(logits), label).backward()
-    assert float(logits.grad[0, 1, 0, 0, 0]) == pytest.approx(-0.999e-3, rel=0.01)
-    away = logits.grad[0, 1].flatten()[1:]
-    assert float(away.sum()) == pytest.approx(0, abs=0.002e-3), "background pushes back a thousand times less"
+def test_what_is_right_about_the_core_is_right_whatever_the_labels_in_it():
+    """All core called necrosis: the Dice of whole tumour and core is perfect, only the enhancing part costs."""
+    label = torch.zeros(1, 1, 8, 8, 8, dtype=torch.long)
+    label[..., :4, :] = 1
+    label[..., :2, :] = 3
+    guess = torch.where(label > 0, 1, 0)
+    logits = 40.0 * torch.nn.functional.one_hot(guess[:, 0], 4).movedim(-1, 1)
+    loss = SegmentationLoss({"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)})
+    entropy = torch.nn.functional.cross_entropy(logits, label[:, 0])
+    assert float(loss(answer(logits), label) - entropy) == pytest.approx(1 / 3, abs=1e-4)
 
 
 @every_method
