@@ -5,8 +5,10 @@ r"""Does alignment help? Baselines and students over seeds, scored on every subs
     python benchmarks/alignment_study.py --split val --seeds 0 --arms aligned aligned_student \
         --vary method.align_weight=0.03,0.1,0.3,1,3 method.normalise=false,true
 
-Every arm has the same network, steps and learning rate. ``dropout_long`` has as many steps as a teacher and its
-student together. Choose settings on ``val`` with ``--vary``, with as many trials for a baseline as for a student, and
+Arms share network and steps; the learning rates are the preset's (benchmarks/README.md). ``unet``, ``rfnet``,
+``mmformer``, ``m2ftrans`` are generalists of that network with subsets drawn in training, ``unet_aligned`` and so on
+the same with alignment: the budgets are equal there, the rate is not tuned. ``dropout_long`` has as many steps as a
+teacher and its student together. Choose settings on ``val`` with ``--vary``, with as many trials for a baseline as for a student, and
 score the chosen ones once on ``test``. Runs are recipes: what is trained is not trained again, so a study that was
 stopped goes on where it was. Writes scores.csv, gaps.csv and runs.csv (one line a run: mean scores, gap, seconds)
 after every run, about.json (command, protocol, versions), and at the end differences.csv (paired over subjects and
@@ -34,7 +36,9 @@ import pandas as pd
 from mtg_lab import read_manifest
 from mtg_lab.comparison import conduct
 from mtg_lab.recipes import Recipe, override, suite
+from mtg_lab.recipes import preset as make_preset
 
+BACKBONES = ("unet", "rfnet", "mmformer", "m2ftrans")
 COMPARISONS = [
     ("student", "dropout"),
     ("aligned_student", "dropout"),
@@ -44,6 +48,7 @@ COMPARISONS = [
     ("dropout_long", "dropout"),
     ("student", "dropout_long"),
     ("aligned_student", "dropout_long"),
+    *((f"{name}_aligned", name) for name in BACKBONES),
 ]
 
 Key = tuple[str, str, int]  # arm, settings in words, seed
@@ -58,6 +63,11 @@ def arms(preset: str, manifest: str, seed: int, changes: Mapping[str, object]) -
     found["dropout_anchor"] = override(dropout, {"backbone.fill": "anchor"})
     found["aligned_dropout"] = override(aligned, {"backbone.fill": "anchor", "method.dropout": True})
     found["dropout_long"] = replace(dropout, steps=2 * dropout.steps)
+    for name in BACKBONES:
+        for arm, weight in ((name, 0.0), (f"{name}_aligned", 0.1)):
+            options = {"dropout": True, "align_weight": weight}
+            recipe = make_preset(preset, "aligned_teacher", manifest, seed, backbone=name, method_options=options)
+            found[arm] = change(recipe, changes)
     return found
 
 

@@ -15,7 +15,7 @@ ONLY_SPLIT = {"isles22": "train"}
 def test_data_gap_and_dice_notebooks_run_on_real_scans(cohort, real_data, tmp_path):
     manifest = real_manifests(tmp_path, real_data)[cohort]
     outcomes = run_notebooks(
-        find_notebooks(["01", "03", "06"], default_folder()),
+        find_notebooks(["01", "03", "07"], default_folder()),
         tmp_path / "out",
         preset="smoke",
         manifest=manifest,
