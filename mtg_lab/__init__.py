@@ -19,7 +19,7 @@ _HOMES = {
     "compare": "comparison",
     "latents": "gap",
     "gap": "gap",
-    "predict": "inference",
+    "predict": "patients",
     "missingness": "missingness",
     "phantom": "phantom",
 }
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from mtg_lab.comparison import compare
     from mtg_lab.evaluation import evaluate
     from mtg_lab.gap import gap, latents
-    from mtg_lab.inference import predict
     from mtg_lab.manifest import read_manifest
+    from mtg_lab.patients import predict
     from mtg_lab.training import Recipe, load_run, preset, train
 
 

@@ -76,9 +76,9 @@ def compare(
 def conduct(
     recipes: Mapping[Key, Recipe], work: Callable[[Recipe], Found], jobs: int = 1, minutes: float = float("inf")
 ) -> Iterator[tuple[Key, "Future[Found]"]]:
-    """Work on recipes, several at a time, and hand over each as it ends; teachers that are among them come first.
+    """Work on recipes in their order, several at a time, and hand over each as it ends.
 
-    A student starts when its teacher's run is whole, so that no two processes train one recipe.
+    A student whose teacher is among them, or being trained, lets others pass until the teacher's run is whole.
 
     Args:
         recipes: what to work on, by any key.
@@ -90,7 +90,7 @@ def conduct(
         A key and its finished future, which holds the result or the error. Keys for which no time was left are missing.
     """
     deadline = time.monotonic() + 60 * minutes
-    waiting = sorted(recipes, key=lambda key: len(_teachers(recipes[key])))
+    waiting = list(recipes)
     needs = {key: {t.digest() for t in _teachers(recipe) if not is_trained(t)} for key, recipe in recipes.items()}
     makes = {key: {recipes[key].digest()} | needs[key] for key in recipes}
     running: dict[Future[Found], Key] = {}

@@ -317,13 +317,26 @@ def test_predict_draws_a_mask_in_the_grid_of_the_one_sequence(cohort, trained, t
     (word,) = words
     given = [f"{word}{scan}"] if word.endswith("=") else [word, scan]
     out = tmp_path / "new" / "mask.nii.gz"
-    assert done("predict", trained, *given, "--out", out) == f"{out}\n"
+    assert done("predict", trained, *given, "--out", out) == f"{out}\n{out.with_name('mask.json')}\n"
     mask, image = nib.load(out), nib.load(scan)
     assert mask.shape == image.shape
     np.testing.assert_allclose(mask.affine, image.affine)
-    assert mask.get_data_dtype() == np.uint8
+    assert mask.get_data_dtype() == image.get_data_dtype() == np.int16
     assert set(np.unique(mask.dataobj)) <= {0, 1, 2, 3}
-    assert [p.name for p in out.parent.iterdir()] == ["mask.nii.gz"]
+    assert {p.name for p in out.parent.iterdir()} == {"mask.nii.gz", "mask.json"}
+    report = json.loads(out.with_name("mask.json").read_text())
+    ml = float(abs(np.linalg.det(image.affine[:3, :3]))) / 1000
+    assert report["volumes_ml"]["WT"] == pytest.approx((np.asarray(mask.dataobj) > 0).sum() * ml, abs=1e-3)
+
+
+def test_predict_takes_a_whole_cohort_and_goes_on(cohort, trained, tmp_path):
+    given = ("predict", trained, "--manifest", cohort, "--split", "test", "--out", tmp_path / "masks")
+    assert done(*given, "--overlay").startswith("2 subjects (0 were there already)")
+    volumes = pd.read_csv(tmp_path / "masks" / "volumes.csv")
+    assert list(volumes) == ["subject", "subset", "WT_ml", "TC_ml", "ET_ml", "warnings"]
+    names = {f"{s}{ending}" for s in volumes["subject"] for ending in (".nii.gz", ".json", ".png")}
+    assert {p.name for p in (tmp_path / "masks").iterdir()} == names | {"volumes.csv"}
+    assert done(*given).startswith("2 subjects (2 were there already)")
 
 
 def test_index_leads_to_doctor(cohort, tmp_path):
@@ -684,6 +697,8 @@ def test_an_interruption_is_told_with_its_own_code(monkeypatch, tmp_path):
         ("predict", "run", "t1c", "a.nii.gz", "--out", "x.nii.gz"),
         ("predict", "run", "--t1c", "--out", "x.nii.gz"),
         ("predict", "run", "--t1c", "a", "--t1c", "b", "--out", "x.nii.gz"),
+        ("predict", "run", "--t1c", "a", "--manifest", "m.csv", "--out", "x"),
+        ("predict", "run", "--t1c", "a", "--split", "test", "--out", "x.nii.gz"),
         ("index",),
         ("index", ".", "--modality", "t1c", "--modality", "t2f=*x*"),
         ("run",),
