@@ -180,9 +180,8 @@ def preset(name: str, method: str = "dropout", manifest: str = "", seed: int = 0
                               "backbone_options": dict(_NETWORKS[name].get(backbone, {}))}  # fmt: skip
     scales: dict[str, dict[str, Any]] = {
         "smoke": {"limit": (6, 2, 3), "steps": 40, "preprocessing": Preprocessing(4.0), "sampling": Sampling(32)},
-        # The learning rate with the best validation Dice of 0.001, 0.002 and 0.004 for each (benchmarks/README.md).
-        "lab": {"steps": 1000, "learning_rate": 2e-3 if method == "dropout" else 1e-3,
-                "preprocessing": Preprocessing(2.0), "sampling": Sampling(40)},
+        # Steps and rate: benchmarks/README.md.
+        "lab": {"steps": 1500, "learning_rate": 1e-3, "preprocessing": Preprocessing(2.0), "sampling": Sampling(40)},
         "paper": {"steps": 60_000, "batch": 4, "learning_rate": 1e-3, "preprocessing": Preprocessing(1.0),
                   "sampling": Sampling(80)},
     }  # fmt: skip
