@@ -274,4 +274,4 @@ def test_the_suite_shares_its_teachers(cohort):
     assert runs["aligned"].method_options["align_weight"] == 0.5
     assert runs["specialist"].method_options["subset"] == "t1n+t2w"
     assert {r.seed for r in runs.values()} == {2}
-    assert len({r.digest() for r in runs.values()}) == 7
+    assert len({r.digest() for r in runs.values()}) == 6
