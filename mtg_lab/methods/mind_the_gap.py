@@ -97,17 +97,21 @@ class AlignedTeacher(Method):
         return Losses(segmentation + options["align_weight"] * factor * term, parts)
 
     def warning(self, history: Sequence[Mapping[str, float]]) -> str | None:
-        """Tells a collapse: latents whose effective rank, or scale, is far below that of the untrained network.
+        """Tells a collapse: latents with hardly a direction beyond the first, or hardly a scale, against the start.
 
         The authors name mode collapse as the signature of an alignment that is too strong; the loss then looks perfect.
-        It can be over within twenty steps, hence the comparison with the very first ones.
+        It can be over within twenty steps, hence the comparison with the very first. Learning alone takes directions
+        away as well (of seven at the start a network without alignment kept three to five), so the bounds are low.
         """
         if len(history) < _START + _WATCHED:
             return None
         first, last = history[:_START], history[-_WATCHED:]
-        for column, share, words in (("effective_rank", 0.5, "effective rank"), ("latent_scale", 0.1, "scale")):
+        for column, floor, share, words in (
+            ("effective_rank", 1.0, 0.15, "effective rank"),  # a rank is never below one
+            ("latent_scale", 0.0, 0.1, "scale"),
+        ):
             before, now = (sum(row[column] for row in rows) / len(rows) for rows in (first, last))
-            if now < share * before:
+            if now - floor < share * (before - floor):
                 return f"latents collapse: their {words} fell from {before:.2g} to {now:.2g}; lower method.align_weight"
         return None
 

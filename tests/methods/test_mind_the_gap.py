@@ -151,9 +151,10 @@ def test_the_normalised_form_closes_the_gap_without_shrinking():
 @pytest.mark.parametrize(
     ("column", "values", "told"),
     [
-        ("effective_rank", (4.0, 1.5), "their effective rank fell from 4 to 1.5; lower method.align_weight"),
+        ("effective_rank", (4.0, 1.4), "their effective rank fell from 4 to 1.4; lower method.align_weight"),
         ("latent_scale", (1.0, 0.05), "their scale fell from 1 to 0.05"),
-        ("effective_rank", (4.0, 2.5), None),
+        ("effective_rank", (7.0, 3.0), None),
+        ("effective_rank", (1.0, 1.0), None),
         ("latent_scale", (1.0, 0.2), None),
     ],
 )
