@@ -18,7 +18,7 @@ from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, with_latents
 from mtg_lab.data import subset_mask
 from mtg_lab.distillation import frozen, latent_distillation, logit_distillation
 from mtg_lab.errors import InputError
-from mtg_lab.methods.contract import Losses, Method, all_present
+from mtg_lab.methods.contract import Fusion, Losses, Method, all_present
 from mtg_lab.moments import effective_rank, moments, relative_gap, variance
 
 _WATCHED = 20  # steps over which what is logged is averaged
@@ -76,7 +76,8 @@ class AlignedTeacher(Method):
         term = align(scales, weights, present, options["align_loss"], options["normalise"], seed)
         factor = schedule_factor(options["align_schedule"], float(batch.get("progress", 0.0)))
         mask = subset_mask(present, batch["draw"]) if options["dropout"] else present
-        segmentation = self.segmentation(self.backbone.decode(latents, mask), batch["label"])
+        prediction = self.backbone.decode(latents, mask)
+        segmentation = self.segmentation(prediction, batch["label"])
         with torch.no_grad():
             # An eighth of the voxels will do to keep an eye on them.
             found = moments(latents[0].detach()[..., ::2, ::2, ::2], present)
@@ -87,7 +88,8 @@ class AlignedTeacher(Method):
                 "latent_scale": variance(found).mean().sqrt(),
                 "effective_rank": term.new_tensor(effective_rank(latents[0], present, int(batch["draw"][0]) % 2**31)),
             }
-        return Losses(segmentation + options["align_weight"] * factor * term, parts)
+        total = segmentation + options["align_weight"] * factor * term
+        return Losses(total, parts, fusion=Fusion(latents, present, mask, prediction))
 
     def warning(self, history: Sequence[Mapping[str, float]]) -> str | None:
         """Tells a collapse: latents whose effective rank has halved, or whose scale fell below a tenth.
@@ -225,4 +227,4 @@ class Student(Method):
             "latent_distillation": latent.detach(),
         }
         total = segmentation + self.options["logit_weight"] * logit + self.options["latent_weight"] * latent
-        return Losses(total, parts)
+        return Losses(total, parts, fusion=Fusion(latents, present, present, prediction))
