@@ -83,8 +83,9 @@ class Balanced(Method):
             ``region_fusion_start_epoch``; 0 as in its scripts.
 
     History: for each modality ``student_<m>`` (segmentation loss of the modality alone), ``pixel_<m>``,
-    ``semantic_<m>``, ``distance_<m>``, ``gate_<m>`` (means over samples of the step that have it, undefined where none
-    has; the distance over those that have a second one as well), ``preference_<m>`` (of the time up to the last update) and ``coefficient_<m>``.
+    ``semantic_<m>`` and ``gate_<m>``, means over samples of the step that have it, undefined where none has;
+    ``distance_<m>``, over those that have another one as well; ``preference_<m>``, of the time before the last update,
+    and ``coefficient_<m>``.
     """
 
     needs_latents = True

@@ -99,9 +99,8 @@ class PrototypeModulation(Fused):
         stays = (self.options["momentum"] * seen)[..., None]  # a first prototype is taken as it is
         known.copy_(torch.where(there[..., None], stays * known + (1 - stays) * found, known))
         seen.copy_(torch.maximum(seen, there.float()))
-        return by_modality(
-            self.backbone.modalities, {k: statistics[k] / statistics["encoded"] for k in ("score", "modulation")}
-        )
+        columns = {name: statistics[name] / statistics["encoded"] for name in ("score", "modulation")}
+        return by_modality(self.backbone.modalities, columns)
 
 
 def others_over_own(scores: Tensor, counted: Tensor) -> Tensor:

@@ -124,9 +124,8 @@ def _alone(z: Tensor, sample: Tensor, modality: Tensor) -> Tensor:
 
 
 def _per_sample(segmentation: Segmentation, logits: Tensor, label: Tensor) -> Tensor:
-    return torch.stack(
-        [segmentation(Prediction(x[None], x[None]), y[None]) for x, y in zip(logits, label, strict=True)]
-    )
+    pairs = zip(logits, label, strict=True)
+    return torch.stack([segmentation(Prediction(x[None], x[None]), y[None]) for x, y in pairs])
 
 
 def _rows(prediction: Prediction, rows: Tensor | slice) -> Prediction:
