@@ -120,8 +120,7 @@ class Balanced(Method):
         students = one_hot_students(self.backbone, base.fusion)
         starting = self.options["fusion_start"]
         warming = starting > 0 and float(batch.get("progress", 1.0)) < starting
-        with torch.autocast(batch["image"].device.type, enabled=False):
-            terms, statistics = self._terms(base.fusion, students, batch["label"], warming)
+        terms, statistics = self._terms(base.fusion, students, batch["label"], warming)
         total = terms["uni_modal"] if warming else base.total + sum(self._scaled(terms))
         parts = {**base.parts, **{k: v.detach() for k, v in terms.items()}}
         return Losses(total, parts, {k: v.detach() for k, v in statistics.items()})
@@ -135,7 +134,8 @@ class Balanced(Method):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Means over samples of the weighted terms, and statistics [M]."""
         options, compared = self.options, fusion.encoded & (fusion.encoded.sum(dim=1, keepdim=True) >= 2)
-        pixel, semantic, distance = self._distilled(fusion, students.apart(), label)
+        with torch.autocast(label.device.type, enabled=False):  # products of normalised features, in float32
+            pixel, semantic, distance = self._distilled(fusion, students.apart(), label)
         preference = relative_preference(distance, compared)
         gate = task_gate(preference, fusion.encoded, options["gate"])
         beta, omega = self.get_buffer("coefficient"), self.get_buffer("weights")

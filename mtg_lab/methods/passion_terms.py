@@ -87,7 +87,9 @@ def prototypes(features: Tensor, target: Tensor) -> Tensor:
 def similarity_maps(features: Tensor, target: Tensor) -> Tensor:
     """Cosine of every voxel's features with each class prototype of the same sample: [B, K, V]."""
     directions = functional.normalize(prototypes(features, target), dim=2, eps=1e-5)
-    return torch.bmm(directions, functional.normalize(features.flatten(2), dim=1, eps=1e-5))
+    f = features.flatten(2)
+    # Divided by the length of f after the product: K maps instead of C.
+    return torch.bmm(directions, f) / torch.linalg.vector_norm(f, dim=1, keepdim=True).clamp_min(1e-5)
 
 
 def semantic_distillation(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
