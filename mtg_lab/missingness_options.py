@@ -25,7 +25,7 @@ RULES: dict[str, Mapping[str, Any]] = {
 EXAMPLES = {
     "subset": "subset:t1n+t2w",
     "independent": "independent:t1n=.2,t1c=.4",
-    "imbalanced": "imbalanced:t1n=.2,t1c=.4,t2f=.6,t2w=.8, or imbalanced:mr2468 for the same",
+    "imbalanced": "imbalanced:t1n=.2,t1c=.4,t2f=.6,t2w=.8 (or imbalanced:mr2468)",
     "site": "site:B=-t1c,C=t1n+t2w",
     "case": "case:modality=t1c,rate=.5,slope=2",
     "table": "a file, missing.csv",

@@ -219,9 +219,7 @@ def test_a_sample_does_not_see_its_batch():
     target[1, 2] = 0
     teacher = random(7, *logits.shape), random(8, *features.shape)
     together = all_terms(logits, features, target, *teacher)
-    alone = [
-        all_terms(logits[[b]], features[[b]], target[[b]], *(t[[b]] for t in teacher)) for b in range(len(logits))
-    ]
+    alone = [all_terms(logits[[b]], features[[b]], target[[b]], *(t[[b]] for t in teacher)) for b in range(len(logits))]
     for name, value in together.items():
         torch.testing.assert_close(value, torch.cat([a[name] for a in alone]), msg=name)
 
