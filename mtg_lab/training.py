@@ -268,7 +268,7 @@ def build_method(recipe: Recipe, cohort: Manifest, teacher: Backbone | None) -> 
         backbone = recipe.build_backbone(cohort.modalities, cohort.schema)
     extra = {"teacher": teacher} if teacher else {}
     method = methods.find(recipe.method)(backbone, **extra, **recipe.method_options)
-    method.prepare(torch.from_numpy(availability(cohort).to_numpy(dtype=bool)))
+    method.prepare(torch.tensor(availability(cohort).to_numpy(dtype=bool)))
     return method
 
 

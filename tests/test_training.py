@@ -171,9 +171,10 @@ def test_every_method_meets_the_same_pattern(lacking, tmp_path):
     assert len({t.read_bytes() for t in tables}) == 1
 
 
-def test_training_never_opens_what_is_missing(lacking, cohort, tmp_path):
-    """The same bits come out of a folder that does not hold the missing files at all."""
-    whole = train(lacking(), tmp_path / "whole")
+@pytest.mark.parametrize("method", ["dropout", "passion"])
+def test_training_never_opens_what_is_missing(lacking, cohort, tmp_path, method):
+    """The same bits come out of a folder that does not hold the missing files at all, normalisation included."""
+    whole = train(lacking(method=method), tmp_path / "whole")
     shutil.copytree(cohort.parent, tmp_path / "cohort")
     table = pd.read_csv(cohort, dtype=str).drop(columns="seed")  # real rows: nothing is synthesised
     table.to_csv(tmp_path / "cohort" / "real.csv", index=False)
@@ -183,7 +184,7 @@ def test_training_never_opens_what_is_missing(lacking, cohort, tmp_path):
         real[name].images[modality].write_bytes(b"poison") if modality == "t1c" else real[name].images[
             modality
         ].unlink()
-    lacked = train(lacking(manifest=str(real.path)), tmp_path / "lacked")
+    lacked = train(lacking(method=method, manifest=str(real.path)), tmp_path / "lacked")
     ours, theirs = (load_file(r.folder / "weights.safetensors") for r in (whole, lacked))
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
