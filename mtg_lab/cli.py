@@ -89,7 +89,7 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
 
 @main.command()
 @_MANIFEST
-@click.option("--method", default="dropout", help="complete, dropout, aligned_teacher or student")
+@click.option("--method", default="dropout", help="dropout, student, passion, ...; an unknown name lists all")
 @click.option("--backbone", default="unet")
 @_PRESET
 @click.option("--teacher", default="", metavar="RUN", help="run folder of the teacher, for --method student")

@@ -58,27 +58,25 @@ def feature_distillation(student: Tensor, teacher: Tensor) -> Tensor:
     return latent_distillation(student, teacher)
 
 
-def prototype_similarity(features: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Cosine of every voxel's features with every class's prototype, the mean feature over the voxels of the class.
+def prototypes(features: Tensor, target: Tensor) -> Tensor:
+    """Mean of the features over each class of the reference: [B, C, ...] and [B, K, ...] to [B, K, C]."""
+    f, y = features.flatten(2), target.flatten(2)
+    return torch.bmm(y, f.transpose(1, 2)) / (y.sum(dim=2, keepdim=True) + 1e-5)
 
-    ProtoKD (Wang et al. 2023, arXiv 2303.09830, section 2.2).
+
+def similarity_maps(features: Tensor, target: Tensor) -> Tensor:
+    """Cosine of every voxel's features with each class prototype of the same sample: [B, K, V].
+
+    ProtoKD (Wang et al. 2023, arXiv 2303.09830, section 2.2). A class that a sample lacks has no prototype, and zeros.
 
     Args:
-        features: [B, C, ...].
-        label: class indices [B, 1, ...] on the same grid.
-        classes: K.
-
-    Returns:
-        Cosines [B, K, voxels] float32, and bool [B, K]: which classes a sample holds. Others have no prototype.
+        features: float32 [B, C, ...].
+        target: one-hot [B, K, ...] on the same grid.
     """
-    flat = features.float().flatten(2)
-    members = functional.one_hot(label.flatten(1), classes).to(flat.dtype)  # [B, voxels, K]
-    sizes = members.sum(dim=1)
-    prototypes = torch.bmm(flat, members) / sizes.clamp_min(1)[:, None]  # [B, C, K]
-    cosines = torch.bmm(
-        functional.normalize(prototypes, dim=1, eps=1e-8).transpose(1, 2), functional.normalize(flat, dim=1, eps=1e-8)
-    )
-    return cosines, sizes > 0
+    directions = functional.normalize(prototypes(features, target), dim=2, eps=1e-5)
+    f = features.flatten(2)
+    # Divided by the length of f after the product: K maps instead of C.
+    return torch.bmm(directions, f) / torch.linalg.vector_norm(f, dim=1, keepdim=True).clamp_min(1e-5)
 
 
 def prototype_distillation(student: Tensor, teacher: Tensor, label: Tensor, classes: int) -> Tensor:
@@ -92,9 +90,9 @@ def prototype_distillation(student: Tensor, teacher: Tensor, label: Tensor, clas
         label: class indices [B, 1, ...].
         classes: K, background included.
     """
-    ours, there = prototype_similarity(student, label, classes)
-    theirs, _ = prototype_similarity(teacher.detach(), label, classes)
-    return (ours - theirs).square().mean(dim=2)[there].mean()
+    target = functional.one_hot(label[:, 0], classes).movedim(-1, 1).float()
+    ours, theirs = (similarity_maps(f.float(), target) for f in (student, teacher.detach()))
+    return (ours - theirs).square().mean(dim=2)[target.flatten(2).any(dim=2)].mean()
 
 
 def frozen(module: torch.nn.Module) -> None:

@@ -5,7 +5,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -147,8 +147,9 @@ class _Training:
         if self.step % 50 == 0 and not bool(torch.isfinite(row["loss"])):
             raise self._diverged(f"the loss is {float(row['loss'])} at step {self.step}")
         self.accelerator.backward(losses.total)
+        self.between_steps = False  # from here on the method's state may change
+        row |= self.method.after_backward(self._over_processes(losses.statistics), self.step, self.recipe.steps)
         self.accelerator.clip_grad_norm_(self.wrapped.parameters(), _CLIP)
-        self.between_steps = False
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.method.backbone)
@@ -163,12 +164,13 @@ class _Training:
             self._log(f"step {self.step}: {told}")
             warnings.warn(told, stacklevel=2)
 
-    def _over_processes(self, row: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Means over processes, each of which saw its share of the batch."""
-        if self.accelerator.num_processes == 1:
-            return row
-        values = self.accelerator.reduce(torch.stack([v.float() for v in row.values()]), reduction="mean")
-        return dict(zip(row, values.unbind(), strict=True))
+    def _over_processes(self, row: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Means over processes, each of which saw its share of the batch; tensors of any shape."""
+        if self.accelerator.num_processes == 1 or not row:
+            return dict(row)
+        values = self.accelerator.reduce(torch.cat([v.float().flatten() for v in row.values()]), reduction="mean")
+        parts = values.split([v.numel() for v in row.values()])
+        return {name: part.reshape(v.shape) for (name, v), part in zip(row.items(), parts, strict=True)}
 
     def _diverged(self, what: str) -> InputError:
         return InputError(
@@ -270,7 +272,9 @@ def build_method(recipe: Recipe, cohort: Manifest, teacher: Backbone | None) -> 
         backbone = recipe.build_backbone(cohort.modalities, cohort.schema)
     extra = {"teacher": teacher} if teacher else {}
     regions = cohort.schema.region_classes
-    return methods.find(recipe.method)(backbone, **extra, regions=regions, **recipe.method_options)
+    method = methods.find(recipe.method)(backbone, **extra, regions=regions, **recipe.method_options)
+    method.prepare(torch.tensor(availability(cohort).to_numpy(dtype=bool)))
+    return method
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:

@@ -1,23 +1,49 @@
 """What every training method promises: losses and schedule around a backbone, never inside it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
-from mtg_lab.backbones import Backbone, Prediction, with_latents
+from mtg_lab.backbones import Backbone, Latents, Prediction, with_latents
 from mtg_lab.errors import InputError
 
 
 @dataclass(frozen=True)
+class Fusion:
+    """What a step has encoded and decoded of a batch.
+
+    Attributes:
+        latents: of the modalities in ``encoded``.
+        encoded: bool [B, M].
+        present: bool [B, M], the mask under which ``prediction`` was decoded.
+        prediction: from all of ``present`` together.
+    """
+
+    latents: Latents
+    encoded: Tensor
+    present: Tensor
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
 class Losses:
-    """The scalar that is minimised and its parts for the history."""
+    """What a method answers to a batch.
+
+    Attributes:
+        total: the scalar that is minimised.
+        parts: scalars for the history.
+        statistics: means over samples, of any shape, for :meth:`Method.after_backward`.
+        fusion: what was computed on the way, for a method that builds on this one.
+    """
 
     total: Tensor
     parts: Mapping[str, Tensor]
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    fusion: Fusion | None = None
 
 
 class Method(nn.Module):
@@ -42,6 +68,7 @@ class Method(nn.Module):
     needs_teacher: ClassVar[bool] = False
     needs_latents: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {}
+    segmentation: nn.Module  # (Prediction, label) to a scalar
 
     def __init__(self, backbone: Backbone, regions: Mapping[str, Sequence[int]] | None = None, **options: Any):
         super().__init__()
@@ -55,6 +82,26 @@ class Method(nn.Module):
         ``progress``, where it is there, is the share of the steps that are done, a scalar.
         """
         raise TypeError(f"{type(self).__name__} must define forward(batch)")
+
+    def prepare(self, available: Tensor) -> None:
+        """Told once, before training: who has what, bool [training subjects, M]."""
+
+    def after_backward(self, statistics: Mapping[str, Tensor], step: int, steps: int) -> Mapping[str, Tensor]:
+        """Called when gradients are there, before they are clipped: the one place where a method changes its state.
+
+        Gradients may be changed here too. :meth:`forward` changes no state, so that what a step computes does not
+        depend on how often it was asked; state lies in registered buffers, so that checkpoints carry it. What decides
+        must be the same in every process: ``statistics`` and gradients are means over all of them by now.
+
+        Args:
+            statistics: those of :class:`Losses`, over all samples of the step.
+            step: number of the step, from 0.
+            steps: of the whole training.
+
+        Returns:
+            Further scalars for the history.
+        """
+        return {}
 
     def warning(self, history: Sequence[Mapping[str, float]]) -> str | None:
         """One line if the rows of the history so far tell that training goes wrong; asked at every checkpoint."""
@@ -128,3 +175,8 @@ def checked_options(method: type[Method], options: Mapping[str, Any]) -> dict[st
 def all_present(batch: Mapping[str, Tensor]) -> Tensor:
     """The mask bool [B, M] of what the subjects have."""
     return batch["present"].to(torch.bool)
+
+
+def by_modality(modalities: Sequence[str], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Vectors [M] as columns of the history, ``<name>_<modality>``."""
+    return {f"{name}_{m}": v for name, x in values.items() for m, v in zip(modalities, x.unbind(), strict=True)}

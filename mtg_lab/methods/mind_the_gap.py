@@ -25,7 +25,7 @@ from mtg_lab.distillation import (
     prototype_distillation,
 )
 from mtg_lab.errors import InputError
-from mtg_lab.methods.contract import Losses, Method, all_present
+from mtg_lab.methods.contract import Fusion, Losses, Method, all_present
 from mtg_lab.moments import effective_rank, moments, relative_gap, variance
 
 _START, _WATCHED = 5, 20  # steps over which what is logged is averaged, at the start and now
@@ -83,7 +83,8 @@ class AlignedTeacher(Method):
         term = align(scales, weights, present, options["align_loss"], options["normalise"], seed)
         factor = schedule_factor(options["align_schedule"], float(batch.get("progress", 0.0)))
         mask = subset_mask(present, batch["draw"]) if options["dropout"] else present
-        segmentation = self.segmentation(self.backbone.decode(latents, mask), batch["label"])
+        prediction = self.backbone.decode(latents, mask)
+        segmentation = self.segmentation(prediction, batch["label"])
         with torch.no_grad():
             # An eighth of the voxels will do to keep an eye on them.
             found = moments(latents[0].detach()[..., ::2, ::2, ::2], present)
@@ -94,7 +95,8 @@ class AlignedTeacher(Method):
                 "latent_scale": variance(found).mean().sqrt(),
                 "effective_rank": term.new_tensor(effective_rank(latents[0], present, int(batch["draw"][0]) % 2**31)),
             }
-        return Losses(segmentation + options["align_weight"] * factor * term, parts)
+        total = segmentation + options["align_weight"] * factor * term
+        return Losses(total, parts, fusion=Fusion(latents, present, mask, prediction))
 
     def warning(self, history: Sequence[Mapping[str, float]]) -> str | None:
         """Tells a collapse: latents with hardly a direction beyond the first, or hardly a scale, against the start.
@@ -237,12 +239,12 @@ class Student(Method):
         prediction = self.backbone.decode(latents, present)
         segmentation, parts = self.segmentation(prediction, batch["label"]), {}
         total, parts["segmentation"] = segmentation, segmentation.detach()
-        for name, term in self._terms(prediction, latents, present, target, anchor, batch["label"]).items():
+        for name, term in self._handed_on(prediction, latents, present, target, anchor, batch["label"]).items():
             total = total + self.options[f"{name}_weight"] * term
             parts[f"{name}_distillation"] = term.detach()
-        return Losses(total, parts)
+        return Losses(total, parts, fusion=Fusion(latents, present, present, prediction))
 
-    def _terms(
+    def _handed_on(
         self, own: Prediction, latents: Latents, present: Tensor, target: Prediction, anchor: Tensor, label: Tensor
     ) -> dict[str, Tensor]:
         """The terms that have a weight, by the name of their weight."""
