@@ -13,7 +13,10 @@ from mtg_lab.evaluation import check_comparable
 Scores = pd.DataFrame | Mapping[int, pd.DataFrame]
 
 EVERY_REGION = "all"
-_LESS_IS_BETTER = ("hd95", "lesion_hd95", "brier", "ece", "absolute_volume_error_ml")
+_LESS_IS_BETTER = (
+    "hd95", "lesion_hd95", "lesions_missed", "lesions_invented", "brier", "ece", "absolute_volume_error_ml",
+)  # fmt: skip
+_NEITHER = ("volume_error_ml", "relative_volume_error")  # signed: best in the middle
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,15 @@ def one_metric(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def more_is_better(metric: str) -> bool:
-    """Whether a larger value of this metric is a better one."""
+    """Whether a larger value of this metric is a better one.
+
+    Raises:
+        InputError: neither is, as with a signed error.
+    """
+    if metric in _NEITHER:
+        raise InputError(
+            f"{metric} is best at 0, not where it is largest or smallest; compare absolute_volume_error_ml"
+        )
     return metric not in _LESS_IS_BETTER
 
 

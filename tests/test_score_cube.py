@@ -7,7 +7,7 @@ from score_tables import MODALITIES, table_of
 
 from mtg_lab.errors import InputError
 from mtg_lab.resampling import interval, resampled_means, weighted_means
-from mtg_lab.score_cube import by_arm, comparable_cubes, nanmean, score_cube
+from mtg_lab.score_cube import by_arm, comparable_cubes, more_is_better, nanmean, score_cube
 
 
 def test_every_cell_finds_its_place():
@@ -41,6 +41,13 @@ def test_a_metric_is_chosen_among_several():
     assert (score_cube(both, "hd95").values == 9).all()
     with pytest.raises(InputError, match=r"no score 'nsd' in this table; it has dice, hd95"):
         score_cube(both, "nsd")
+
+
+def test_each_metric_has_its_better_end_or_none():
+    assert more_is_better("dice")
+    assert not more_is_better("hd95")
+    with pytest.raises(InputError, match="volume_error_ml is best at 0"):
+        more_is_better("volume_error_ml")
 
 
 def test_methods_stand_on_one_axis_though_their_files_are_sorted_otherwise():
