@@ -22,6 +22,7 @@ from mtg_lab.hardware import default_device, use_bf16
 from mtg_lab.inference import choose_window, subset_classes
 from mtg_lab.manifest import Manifest, read_manifest
 from mtg_lab.progress import progress
+from mtg_lab.resampling import resampled_means
 from mtg_lab.runs import Run
 from mtg_lab.subset_choice import ALL, MOST_SUBSETS, choose_subsets
 
@@ -240,7 +241,7 @@ def paired_difference(
         groups += [((region, count), cells) for count, cells in part.groupby("modalities", sort=False)]
     for (region, count), group in groups:
         cells = group.pivot_table(index="seed", columns="subject", values="difference").to_numpy()
-        low, high = np.nanquantile(_resampled_means(cells, draws, rng), [0.025, 0.975])
+        low, high = np.nanquantile(resampled_means(cells, draws, rng), [0.025, 0.975])
         rows.append({"region": region, "modalities": count, "difference": float(np.nanmean(cells)),
                      "low": low, "high": high, "detectable": (high - low) / 2})  # fmt: skip
     return pd.DataFrame(rows)
@@ -271,15 +272,6 @@ def save_scores(table: pd.DataFrame, path: str | Path) -> Path:
         json.dumps({**table.attrs.get("protocol", {}), "versions": versions}, indent=2),
     )
     return path
-
-
-def _resampled_means(cells: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Means of ``cells`` [seeds, subjects] with both axes drawn anew, with replacement; NaN cells are left out."""
-    # How often each row and column is drawn, so that no copy of the cells is needed.
-    rows, columns = (rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in cells.shape)
-    sums = ((rows @ np.nan_to_num(cells)) * columns).sum(axis=1)
-    counts = ((rows @ np.isfinite(cells)) * columns).sum(axis=1)
-    return np.divide(sums, counts, out=np.full(draws, np.nan), where=counts > 0)
 
 
 def _cube(table: pd.DataFrame) -> pd.Series:
