@@ -18,7 +18,7 @@ from mtg_lab.cli_cohort import convert, export, index
 from mtg_lab.cli_cohort import pairs as _pairs
 from mtg_lab.cli_doctor import doctor
 from mtg_lab.cli_missing import missing
-from mtg_lab.cli_predict import predict
+from mtg_lab.cli_predict import measure, predict
 from mtg_lab.errors import InputError
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
 
-for _command in (index, export, convert, doctor, missing, cache, predict):
+for _command in (index, export, convert, doctor, missing, cache, predict, measure):
     main.add_command(_command)
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")

@@ -55,6 +55,28 @@ def predict(ctx: click.Context, run: Path, mask: str, manifest: Path | None, spl
         click.echo(f"warning: {warning}", err=True)
 
 
+@click.command("reliability")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--manifest", default="", help="cohort with a split that the training has not seen; the phantom without it"
+)
+@click.option("--split", default="val", help="val or test")
+@click.option("--least-dice", default=0.5, help="below this mean Dice a region is not to be trusted")
+@click.option("--most-drop", default=0.1, help="nor where it surely loses this much against all sequences")
+def measure(run: Path, manifest: str, split: str, least_dice: float, most_drop: float) -> None:
+    """Measure which region is not to be trusted without which sequence, and keep it beside the run for predict."""
+    from mtg_lab import reliability
+    from mtg_lab.manifest import read_manifest
+    from mtg_lab.runs import load_run
+
+    trained = load_run(run)
+    rule = reliability.TrustRule(least_dice=least_dice, most_drop=most_drop)
+    found = reliability.measure_reliability(trained, read_manifest(manifest), split, rule)
+    distrusted = found.table[found.table["trusted"].eq(False)]
+    click.echo(f"{len(distrusted)} of {len(found.table)} pairs of subset and region are not to be trusted")
+    click.echo(str(reliability.save(found, trained)))
+
+
 def _predict_cohort(trained: "Run", manifest: Path, split: str, out: Path, probabilities: bool, overlay: bool) -> None:
     import pandas as pd
 

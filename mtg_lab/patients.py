@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from mtg_lab import vocabulary
+from mtg_lab import reliability, vocabulary
 from mtg_lab.data import preprocessing_transform
 from mtg_lab.errors import InputError
 from mtg_lab.files import make_folder, written_aside
@@ -37,7 +37,9 @@ class Segmented:
         labels: integers of the run's label schema in the grid of the input.
         probabilities: [D, H, W, R] float32, one volume a region in the order of ``report["regions"]``.
         images: the sequences that were looked at.
-        report: what JSON can hold: run, subset, volumes of the regions in ml, grid, protocol, warnings.
+        report: what JSON can hold: run, subset, volumes of the regions in ml, grid, protocol, and warnings, among them
+            which regions are not to be trusted from this subset where that was measured
+            (:mod:`mtg_lab.reliability`).
     """
 
     labels: nib.Nifti1Image
@@ -225,6 +227,8 @@ def _report(
     voxel_ml = float(abs(np.linalg.det(native.affine[:3, :3]))) / 1000
     volumes = {r: float(np.isin(integers, members).sum()) * voxel_ml for r, members in run.schema.regions.items()}
     warnings = [] if integers.any() else ["no voxel was labelled; look at the input before believing it"]
+    measured = reliability.load(run)
+    warnings += reliability.warnings_for(measured, given) if measured else []
     return {
         "run": run.digest,
         "method": run.recipe.method,
