@@ -45,6 +45,7 @@ def main() -> None:
         job.result()
     for name, recipe in recipes.items():
         pack(recipe, HOME / name)
+    runs.boxed_runs.cache_clear()
     subsets = {"subsets": ["t1c", "t2f", "t1c+t2f", "t1n+t1c+t2w+t2f"]}
     half, full = (
         evaluate(run, recipes["student"].cohort(), "val", **subsets)["value"]
