@@ -121,7 +121,7 @@ def card(recipes: dict[str, Recipe], scores: dict[str, pd.DataFrame], lost: floa
         " patients and subsets of that many sequences (teachers: absent latents are zero, which they never saw).",
         "",
         "| name | region | "
-        + " | ".join(f"{n} sequence{'s' * (n > 1)}" for n in sorted(scores["student"]["modalities"].unique()))
+        + " | ".join(f"{n} sequence{'s' if n > 1 else ''}" for n in sorted(scores["student"]["modalities"].unique()))
         + " |",
         "| --- | --- |" + " --- |" * scores["student"]["modalities"].nunique(),
     ]
