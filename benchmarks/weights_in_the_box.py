@@ -133,7 +133,7 @@ def card(recipes: dict[str, Recipe], scores: dict[str, pd.DataFrame], lost: floa
         ]
     lines += [
         "",
-        f"Protocol: {protocol}.",
+        f"P{str(protocol)[1:]}.",
         "",
         f"**Limits.** {numbers} parameters each, minutes of training, synthetic patients, 2 mm. Not",
         "validated on clinical data; scores on real scans are lower and vary (benchmarks/phantom_realism.py).",

@@ -4,7 +4,7 @@ Functions of the tables of :mod:`mtg_lab.shapley`, :mod:`mtg_lab.statistics` and
 matplotlib Figure, with the colours of :mod:`mtg_lab.palette`; nothing touches pyplot.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,13 @@ def _most_worth(worth: pd.DataFrame) -> str:
 
 
 def case_scatter(
-    ours: Scores, theirs: Scores, names: tuple[str, str] = ("ours", "theirs"), metric: str = "dice", title: str = ""
+    ours: Scores,
+    theirs: Scores,
+    names: tuple[str, str] = ("ours", "theirs"),
+    metric: str = "dice",
+    title: str = "",
+    links: Mapping[str, str] | None = None,
+    marked: str = "",
 ) -> Figure:
     """Every subject under two methods, a panel a region; a subject's score is the mean over subsets and seeds.
 
@@ -71,6 +77,8 @@ def case_scatter(
         names: of the two.
         metric: which score.
         title: a sentence.
+        links: subject to the address that its point leads to where the figure is saved as SVG.
+        marked: a subject whose points are ringed and named; without one the furthest from the diagonal is named.
     """
     cubes = comparable_cubes(dict(zip(names, (ours, theirs), strict=True)), metric)
     mine, other = (nanmean(cubes[n].values, axis=(0, 2)) for n in names)  # [subjects, regions]
@@ -84,14 +92,20 @@ def case_scatter(
         x, y = other[known, number], mine[known, number]
         gains = sign * (y - x) > 0
         axes.axline((0, 0), slope=1, color="black", lw=0.9)
-        axes.scatter(x[gains], y[gains], s=34, color=COLOURS[4], marker="o", linewidths=0, alpha=0.85)
-        axes.scatter(x[~gains], y[~gains], s=34, facecolor="none", edgecolor=COLOURS[3], marker="D")
+        drawn = [n for n, k in zip(subjects, known, strict=True) if k]
+        for chosen, look in ((gains, {"color": COLOURS[4], "marker": "o", "linewidths": 0, "alpha": 0.85}),
+                             (~gains, {"facecolor": "none", "edgecolor": COLOURS[3], "marker": "D"})):  # fmt: skip
+            points = axes.scatter(x[chosen], y[chosen], s=34, **look)  # type: ignore[arg-type]
+            points.set_urls([(links or {}).get(n) for n, c in zip(drawn, chosen, strict=True) if c])
         axes.set_title(f"{_REGION_WORDS.get(region, region)}: {gains.sum()} of {len(x)} better", fontsize=10)
         if len(x):
             edge = 0.08 * (np.ptp([x, y]) or 1)
             limits = (min(x.min(), y.min()) - edge, max(x.max(), y.max()) + edge)
             axes.set(xlim=limits, ylim=limits)
-            _name_furthest(axes, x, y, [n for n, k in zip(subjects, known, strict=True) if k])
+            if marked in drawn:
+                place = drawn.index(marked)
+                axes.scatter(x[place], y[place], s=130, facecolor="none", edgecolor="black", linewidths=1.6)
+            _name_point(axes, x, y, drawn, drawn.index(marked) if marked in drawn else int(np.abs(y - x).argmax()))
         axes.set(aspect="equal", xlabel=names[1])
         axes.locator_params(nbins=5)
         axes.spines[["top", "right"]].set_visible(False)
@@ -105,22 +119,21 @@ def case_scatter(
     return figure
 
 
-def _name_furthest(axes: Axes, x: np.ndarray, y: np.ndarray, subjects: Sequence[str]) -> None:
-    """Name the subject furthest from the diagonal, on the side away from it."""
-    furthest = int(np.abs(y - x).argmax())
-    if x[furthest] == y[furthest]:
+def _name_point(axes: Axes, x: np.ndarray, y: np.ndarray, subjects: Sequence[str], place: int) -> None:
+    """Name a subject's point, on the side away from the diagonal."""
+    if x[place] == y[place]:
         return
-    above = y[furthest] > x[furthest]
+    above = y[place] > x[place]
     # Away from the edge that the name would run over, and from the diagonal.
     where = (
         {"xytext": (-6, 5), "ha": "right", "va": "bottom"} if above else {"xytext": (6, -5), "ha": "left", "va": "top"}
     )
     low, high = axes.get_xlim()
-    if not above and x[furthest] > low + 0.6 * (high - low):
+    if not above and x[place] > low + 0.6 * (high - low):
         where = {"xytext": (4, -9), "ha": "center", "va": "top"}
-    if above and x[furthest] < low + 0.4 * (high - low):
+    if above and x[place] < low + 0.4 * (high - low):
         where = {"xytext": (-4, 9), "ha": "center", "va": "bottom"}
-    axes.annotate(subjects[furthest], (x[furthest], y[furthest]), textcoords="offset points", fontsize=8, color=_GREY,
+    axes.annotate(subjects[place], (x[place], y[place]), textcoords="offset points", fontsize=8, color=_GREY,
                   **where)  # type: ignore[arg-type]  # fmt: skip
 
 
