@@ -46,7 +46,11 @@ class Case:
 
 @torch.inference_mode()
 def predicted_cases(
-    runs: Mapping[str, Run], cohort: Manifest, split: str, subsets: Sequence[str], subjects: Sequence[str] | None = None
+    runs: Mapping[str, Run],
+    cohort: Manifest,
+    split: str,
+    subsets: Sequence[str] | None = None,
+    subjects: Sequence[str] | None = None,
 ) -> Iterator[Case]:
     """What each run draws for each subject from each subset; a subject that lacks a sequence of a subset is left out.
 
@@ -54,7 +58,7 @@ def predicted_cases(
         runs: method to a run; all of the same modalities, preprocessing and labels.
         cohort: with labels.
         split: ``train``, ``val`` or ``test``.
-        subsets: names such as ``t1c+t2f``.
+        subsets: names such as ``t1c+t2f``; by default, of each subject, all sequences that it has.
         subjects: names; all of the split by default.
 
     Raises:
@@ -73,7 +77,7 @@ def predicted_cases(
     if unknown := set(subjects or ()) - {s.name for s in part}:
         raise InputError(f"split {split} has no subject {min(unknown)}; it has {', '.join(s.name for s in part)}")
     part.materialise()
-    wanted = {name: vocabulary.parse_subset(name, first.modalities) for name in subsets}
+    wanted = {name: vocabulary.parse_subset(name, first.modalities) for name in subsets or ()}
     device = default_device()
     networks = {name: run.backbone(device) for name, run in runs.items()}
     samples = cached_dataset(part.subjects, first.modalities, first.recipe.preprocessing)
@@ -81,7 +85,10 @@ def predicted_cases(
     for number, subject in enumerate(progress(list(part), total=len(part), desc="drawing cases")):
         if subjects is not None and subject.name not in subjects:
             continue
-        possible = {n: s for n, s in wanted.items() if s <= set(subject.images)}
+        there = frozenset(subject.images)
+        possible = {n: s for n, s in wanted.items() if s <= there}
+        if subsets is None:
+            possible = {vocabulary.subset_name(there, first.modalities): there}
         if not possible:
             continue
         sample = samples[number]

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import platform
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -94,6 +95,12 @@ def measured(study: str) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     tables = {f.name: io.StringIO(f.read_text()) for f in folder.iterdir() if f.name.endswith(".csv")}
     about = json.loads((folder / "about.json").read_text())
     return {name.removesuffix(".csv"): pd.read_csv(text) for name, text in tables.items()}, about
+
+
+def tell(*sentences: str) -> None:
+    """Print sentences, a line each, wrapped between words: a long line of output is cut anywhere."""
+    for sentence in sentences:
+        print(textwrap.fill(sentence, 100, subsequent_indent="  "))
 
 
 def check(right: bool, praise: str, hint: str) -> None:

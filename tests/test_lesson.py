@@ -107,6 +107,15 @@ def test_an_exercise_is_praised_or_helped(capsys, right, told):
     assert capsys.readouterr().out == told + "\n"
 
 
+def test_a_long_sentence_is_cut_between_words(capsys):
+    sentence = "word " * 60
+    lesson.tell(sentence, "short")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert " ".join(" ".join(lines).split()) == f"{sentence.strip()} short"
+    assert lines[-1] == "short"
+
+
 def test_the_most_telling_sample_has_most_labels_then_the_largest_lesion():
     def sample(*counts):
         return {"label": torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).reshape(1, 1, -1)}

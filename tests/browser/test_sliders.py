@@ -83,6 +83,30 @@ def notebook(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory) -> Path:
+    cells = [
+        new_code_cell(
+            "import pandas as pd\n"
+            "from matplotlib.figure import Figure\n"
+            "from mtg_lab.widgets_cases import case_explorer\n"
+            "def table(gain):\n"
+            "    subsets = ('t1c', 't2f', 't1c+t2f')\n"
+            "    rows = [(f'P{p}', s, 'WT', 'dice', 0.5 + gain * p, 'x') for p in range(4) for s in subsets]\n"
+            "    return pd.DataFrame(rows, columns=['subject', 'subset', 'region', 'metric', 'value', 'protocol'])\n"
+            "def picture(name):\n"
+            "    figure = Figure(figsize=(2, 2))\n"
+            "    figure.suptitle(name)\n"
+            "    return figure\n"
+            "case_explorer(table(0.1), table(0.0), ('ours', 'theirs'), picture)"
+        ),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path = tmp_path_factory.mktemp("browser") / "patients.ipynb"
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
 @contextlib.contextmanager
 def server(arguments: list[str], folder: Path):
     """Start a Jupyter server on a free port of this machine, wait until it answers, and end it afterwards."""
@@ -155,6 +179,23 @@ def test_a_checkbox_takes_a_sequence_away_by_keyboard_in_voila(page, notebook):
         page.get_by_label("t2f").focus()
         page.keyboard.press("Space")
         page.wait_for_selector("text=taken away: t2f", timeout=REPAINT_MS)
+
+
+def test_a_click_on_a_patient_shows_that_patient_in_voila(page, patients):
+    required("voila")
+    with server(["voila", str(patients), "--Voila.ip=127.0.0.1"], patients.parent) as address:
+        page.goto(address, timeout=START_S * 1000)
+        page.wait_for_selector("text=P3: mean dice 0.800 under ours", timeout=REPAINT_MS)
+        before = [image.get_attribute("src") for image in page.query_selector_all("img.widget-image")]
+        assert len(before) == 2
+        page.get_by_role("listbox").select_option(index=2)
+        page.wait_for_selector("text=P1: mean dice 0.600 under ours", timeout=REPAINT_MS)
+        page.wait_for_selector("text=What was drawn for P1", timeout=REPAINT_MS)
+        page.wait_for_function(
+            "before => [...document.querySelectorAll('img.widget-image')].every((image, i) => image.src !== before[i])",
+            arg=before,
+            timeout=REPAINT_MS,
+        )
 
 
 def test_an_arrow_key_moves_the_slice_in_jupyterlab(page, notebook):
