@@ -1,4 +1,4 @@
-"""Lesion-wise Dice and HD95 by the rules of BraTS 2023, and removal of small components.
+"""Lesion-wise Dice and HD95 by the rules of BraTS 2023.
 
 Written from the description that the organisers published with the challenge (Synapse syn51156910, discussion 10357,
 and the readme of rachitsaluja/BraTS-2023-Metrics); agreement with their scores is tested on golden values.
@@ -122,24 +122,6 @@ def lesion_scores(
         return LesionScores(1.0, 0.0, 0, 0, 0)
     dice, hd95 = np.array(scores + [(0.0, MISSED_MM)] * invented).mean(axis=0)
     return LesionScores(float(dice), float(hd95), len(scores) - missed, missed, invented)
-
-
-def remove_small(mask: np.ndarray, smallest: float, of: str = "components") -> np.ndarray:
-    """A mask without what is smaller than ``smallest`` voxels.
-
-    Args:
-        mask: bool [D, H, W].
-        smallest: in voxels.
-        of: ``components`` removes each component (26 neighbours) below it, ``region`` the whole mask if all of it
-            together is below it (the RFNet family, with 500 voxels of enhancing tumour at 1 mm).
-    """
-    check_choice("way of removing", of, ("components", "region"))
-    if of == "region":
-        return mask if mask.sum() >= smallest else np.zeros_like(mask)
-    components, _ = ndimage.label(mask, _TOUCHING)
-    keep = np.bincount(components.ravel()) >= smallest
-    keep[0] = False
-    return keep[components]
 
 
 def _scores(answer: np.ndarray, lesion: np.ndarray, spacing_mm: Sequence[float]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from monai.metrics.utils import get_code_to_measure_table
 
 from mtg_lab.errors import InputError
-from mtg_lab.surface_distances import SurfaceDistances, margin, percentile_between, weighted_percentile
+from mtg_lab.surface_distances import CELLS, Surface, SurfaceDistances, largest_percentile, margin, pooled_percentile
 
 HD95_DEFINITIONS = ("max_of_directed", "pooled", "surface_weighted")
 NSD_DEFINITIONS = ("voxels", "surface_weighted")
@@ -59,10 +59,11 @@ class SurfacePair:
         if any(self.empty):
             return empty_distance(empty, all(self.empty), diagonal_mm)
         if definition == "pooled":
-            return percentile_between(self._of_voxels, _PERCENT)
+            return pooled_percentile(self._of_voxels, _PERCENT)
         if definition == "max_of_directed":
-            return max(percentile_between([d], _PERCENT) for d in self._of_voxels)
-        return max(weighted_percentile(d, a, _PERCENT) for d, a in self._of_corners)
+            return largest_percentile(self._of_voxels, _PERCENT)
+        directed, areas = zip(*self._of_corners, strict=True)
+        return largest_percentile(directed, _PERCENT, areas)
 
     def nsd(self, tolerance_mm: float = 1.0, definition: str = "voxels") -> float:
         """Normalised surface distance (surface Dice): the share of both surfaces that is within a tolerance.
@@ -89,23 +90,26 @@ class SurfacePair:
             parts = list(self._of_corners)
         within = whole = 0.0
         for distances, weights in parts:
-            distances.settle(tolerance_mm, tolerance_mm)
+            for cell in CELLS:
+                distances.narrow(tolerance_mm, tolerance_mm, cell)
             within += float(weights[distances.upper <= tolerance_mm].sum())
             whole += float(weights.sum())
         return within / whole
 
     @cached_property
     def _of_voxels(self) -> tuple[SurfaceDistances, SurfaceDistances]:
-        p, t = (surface_voxels(m) for m in self._masks)
-        return SurfaceDistances(p, t, self.spacing_mm), SurfaceDistances(t, p, self.spacing_mm)
+        return self._both_ways([surface_voxels(m) for m in self._masks])
 
     @cached_property
     def _of_corners(self) -> tuple[tuple[SurfaceDistances, np.ndarray], ...]:
         codes = [_corner_codes(m) for m in self._masks]
-        p, t = ((c != 0) & (c != 255) for c in codes)
-        areas = [_areas(self.spacing_mm)[c[s]] for c, s in zip(codes, (p, t), strict=True)]
-        directed = SurfaceDistances(p, t, self.spacing_mm), SurfaceDistances(t, p, self.spacing_mm)
-        return tuple(zip(directed, areas, strict=True))
+        surfaces = [(c != 0) & (c != 255) for c in codes]
+        areas = [_areas(self.spacing_mm)[c[s]] for c, s in zip(codes, surfaces, strict=True)]
+        return tuple(zip(self._both_ways(surfaces), areas, strict=True))
+
+    def _both_ways(self, surfaces: Sequence[np.ndarray]) -> tuple[SurfaceDistances, SurfaceDistances]:
+        predicted, truth = (Surface(s, self.spacing_mm) for s in surfaces)
+        return SurfaceDistances(predicted, truth), SurfaceDistances(truth, predicted)
 
 
 def hd95(

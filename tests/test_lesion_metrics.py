@@ -1,4 +1,4 @@
-"""Lesion-wise scores: cases worked out by hand, golden values of BraTS 2023, and small components."""
+"""Lesion-wise scores: cases worked out by hand, golden values of BraTS 2023."""
 
 import json
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from mtg_lab.errors import InputError
-from mtg_lab.lesion_metrics import LESION_RULES, LesionRule, lesion_scores, remove_small
+from mtg_lab.lesion_metrics import LESION_RULES, LesionRule, lesion_scores
 from mtg_lab.surface_metrics import hd95
 
 SHAPE = (40, 24, 24)
@@ -168,24 +168,6 @@ def test_lesion_wise_scores_of_brats_2023(golden, case, kind, region):
     assert whole == pytest.approx(stored["Legacy_HD95"], rel=1e-9)
 
 
-# --- small components -------------------------------------------------------------------------------------------------
-
-
-def test_small_components_go_and_large_ones_stay():
-    large, small = cubes((4, 4, 4)), cubes((28, 4, 4), edge=3)
-    np.testing.assert_array_equal(remove_small(large | small, 28), large)
-    np.testing.assert_array_equal(remove_small(large | small, 27), large | small)
-    np.testing.assert_array_equal(remove_small(large | small, 65), np.zeros(SHAPE, bool))
-    assert not remove_small(np.zeros(SHAPE, bool), 1).any()
-
-
-def test_a_region_goes_as_a_whole():
-    """RFNet's habit: 91 voxels in two parts stay or go together."""
-    both = cubes((4, 4, 4)) | cubes((28, 4, 4), edge=3)
-    np.testing.assert_array_equal(remove_small(both, 91, "region"), both)
-    assert not remove_small(both, 92, "region").any()
-
-
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -195,7 +177,6 @@ def test_a_region_goes_as_a_whole():
         (lambda m: lesion_scores(m, m, kind="GOAT"), "unknown kind of lesion-wise scores 'GOAT'; there are: GLI, SSA"),
         (lambda m: lesion_scores(m[1:], m), "give two volumes on one grid"),
         (lambda m: lesion_scores(m.astype(int), m), "give bool"),
-        (lambda m: remove_small(m, 5, "all"), "unknown way of removing 'all'; there are: components, region"),
     ],
 )
 def test_what_cannot_be_scored_is_one_line(call, told):
