@@ -5,36 +5,40 @@ r"""Does alignment help? Baselines and students over seeds, scored on every subs
     python benchmarks/alignment_study.py --split val --seeds 0 --arms aligned aligned_student \
         --vary method.align_weight=0.03,0.1,0.3,1,3 method.normalise=false,true
 
-Every arm has the same network, steps and learning rate. ``dropout_long`` has as many steps as a teacher and its
-student together. Choose settings on ``val`` with ``--vary``, with as many trials for a baseline as for a student, and
-score the chosen ones once on ``test``. Runs are recipes: what is trained is not trained again, so a study that was
-stopped goes on where it was. Writes scores.csv, gaps.csv and runs.csv (one line a run: mean scores, gap, seconds)
-after every run, about.json (command, protocol, versions), and at the end differences.csv (paired over subjects and
-seeds, 95 % intervals) and curve.csv (scores averaged over subsets of one size). Notebook 06 shows what a study of the
-lab preset found, from these files in mtg_lab/results/alignment_study.
+Arms share network and steps; the learning rates are the preset's (benchmarks/README.md). ``unet``, ``rfnet``,
+``mmformer``, ``m2ftrans`` are generalists of that network with subsets drawn in training, ``unet_aligned`` and so on
+the same with alignment: the budgets are equal there, the rate is not tuned. ``dropout_long`` has as many steps as a
+teacher and its student together. Choose settings on ``val`` with ``--vary``, with as many trials for a baseline as
+for a student, and score the chosen ones once on ``test``. Runs are recipes: what is trained is not trained again, so
+a study that was stopped goes on where it was. Writes scores.csv, gaps.csv and runs.csv (one line a run: mean scores,
+gap, seconds) after every run, about.json (command, protocol, versions), and at the end differences.csv (paired over
+subjects and seeds, 95 % intervals) and curve.csv (scores averaged over subsets of one size). Notebook 06 shows what a
+study of the lab preset found, from these files in mtg_lab/results/alignment_study.
 """
 
 import argparse
 import itertools
 import json
-import multiprocessing
 import os
 import platform
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
 from mtg_lab import read_manifest
+from mtg_lab.comparison import conduct
 from mtg_lab.recipes import Recipe, override, suite
+from mtg_lab.recipes import preset as make_preset
 
+BACKBONES = ("unet", "rfnet", "mmformer", "m2ftrans")
 COMPARISONS = [
     ("student", "dropout"),
     ("aligned_student", "dropout"),
@@ -44,6 +48,7 @@ COMPARISONS = [
     ("dropout_long", "dropout"),
     ("student", "dropout_long"),
     ("aligned_student", "dropout_long"),
+    *((f"{name}_aligned", name) for name in BACKBONES),
 ]
 
 Key = tuple[str, str, int]  # arm, settings in words, seed
@@ -58,6 +63,11 @@ def arms(preset: str, manifest: str, seed: int, changes: Mapping[str, object]) -
     found["dropout_anchor"] = override(dropout, {"backbone.fill": "anchor"})
     found["aligned_dropout"] = override(aligned, {"backbone.fill": "anchor", "method.dropout": True})
     found["dropout_long"] = replace(dropout, steps=2 * dropout.steps)
+    for name in BACKBONES:
+        for arm, weight in ((name, 0.0), (f"{name}_aligned", 0.1)):
+            options = {"dropout": True, "align_weight": weight}
+            recipe = make_preset(preset, "aligned_teacher", manifest, seed, backbone=name, method_options=options)
+            found[arm] = change(recipe, changes)
     return found
 
 
@@ -91,20 +101,22 @@ def planned(options: argparse.Namespace) -> dict[Key, Recipe]:
     fixed = dict(next(points(options.set))[1])
     recipes: dict[Key, Recipe] = {}
     seen = set()
-    for seed, (words, point) in itertools.product(options.seeds, points(options.vary)):
+    grid = [p for text in options.points for p in points(text.split())] or list(points(options.vary))
+    for seed, (words, point) in itertools.product(options.seeds, grid):
         for arm, recipe in arms(options.preset, options.manifest, seed, fixed | point).items():
             if (not options.arms or arm in options.arms) and (digest := (arm, recipe.digest())) not in seen:
                 seen.add(digest)
                 recipes[arm, words, seed] = recipe
     trained = [*recipes.values(), *(r.teacher for r in recipes.values() if r.teacher)]
     methods = {f"method.{k}" for r in trained for k in r.method_options}
-    if unknown := [k for k in fixed | point if k.startswith("method.") and k not in methods]:
+    asked = [*fixed, *(k for _, point in grid for k in point)]
+    if unknown := [k for k in asked if k.startswith("method.") and k not in methods]:
         raise SystemExit(f"{unknown[0]}: no chosen arm has this option; there are: {', '.join(sorted(methods))}")
     return recipes
 
 
-def work(key: Key, recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool) -> Tables:
-    """Train (or load) one run and score it."""
+def work(recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool) -> Tables:
+    """Train (or load) one run and score it: scores, gaps, one line of facts."""
     import torch
 
     torch.set_num_threads(threads)
@@ -114,9 +126,8 @@ def work(key: Key, recipe: Recipe, split: str, workers: int, threads: int, with_
 
     run = train(recipe, workers=workers)
     cohort = recipe.cohort()
-    labels = dict(zip(("arm", "settings", "seed"), key, strict=True))
     scores = evaluate(run, cohort, split)
-    line = {**labels, "run": run.digest, "steps": recipe.steps, "dice": scores["value"].mean()}
+    line = {"run": run.digest, "steps": recipe.steps, "dice": scores["value"].mean()}
     for column in ("region", "modalities"):
         line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
     gaps = pd.DataFrame(columns=["metric", "value", "low", "high"])
@@ -124,35 +135,15 @@ def work(key: Key, recipe: Recipe, split: str, workers: int, threads: int, with_
         gaps = gap(latents(run, cohort, split))
         line |= dict(zip(gaps["metric"], gaps["value"], strict=True))
     line |= {k: run.environment[k] for k in ("seconds", "seconds_per_step", "peak_memory_mb", "device_name")}
-    return scores.assign(**labels), gaps.assign(**labels), pd.DataFrame([line])
+    return scores, gaps, pd.DataFrame([line])
 
 
-def conduct(recipes: dict[Key, Recipe], options: argparse.Namespace) -> Iterator[Tables]:
-    """Tables of the runs as they end. Teachers first; a student starts when its teacher's run is whole."""
-    deadline = time.monotonic() + 60 * options.minutes
-    waiting = dict(sorted(recipes.items(), key=lambda item: item[1].teacher is not None))
-    digests = {k: r.digest() for k, r in recipes.items()}
-    ended: set[str] = set()
-    running: dict[Future[Tables], Key] = {}
-    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        while waiting or running:
-            under_way = {digests[k] for k in (*waiting, *running.values())} - ended
-            for key, recipe in list(waiting.items()):
-                teacher = recipe.teacher.digest() if recipe.teacher else None
-                if len(running) < options.jobs and time.monotonic() < deadline and teacher not in under_way:
-                    del waiting[key]
-                    arguments = (key, recipe, options.split, options.workers, options.threads, not options.skip_gap)
-                    running[pool.submit(work, *arguments)] = key
-            if not running:
-                print("left out for want of time: " + ", ".join(" ".join(map(str, k)) for k in waiting))
-                return
-            for job in wait(running, return_when=FIRST_COMPLETED).done:
-                key = running.pop(job)
-                ended.add(digests[key])
-                if error := job.exception():
-                    print(f"{' '.join(map(str, key))}: {error}", flush=True)
-                else:
-                    yield job.result()
+def labelled(tables: Tables, key: Key) -> Tables:
+    """With the arm, the settings in words and the seed in front; in the line of facts each setting is a column too."""
+    labels = dict(zip(("arm", "settings", "seed"), key, strict=True))
+    scores, gaps, facts = (t.assign(**labels)[[*labels, *t.columns]] for t in tables)
+    point = (part.split("=", 1) for part in str(labels["settings"]).split())
+    return scores, gaps, facts.assign(**{k: parse_value(v) for k, v in point})
 
 
 def main() -> None:
@@ -164,6 +155,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", help="by default all")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for every arm, e.g. steps=500")
     parser.add_argument("--vary", nargs="*", default=[], metavar="KEY=VALUE,VALUE", help="every arm at every point")
+    parser.add_argument("--points", nargs="*", default=[], metavar="'KEY=VALUE KEY=VALUE'", help="instead, these alone")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--workers", type=int, default=0, help="loader processes a run")
     parser.add_argument("--threads", type=int, default=2, help="processor threads a run")
@@ -176,12 +168,21 @@ def main() -> None:
     read_manifest(options.manifest).materialise(min(options.jobs * options.threads, os.cpu_count() or 1))
     options.out.mkdir(parents=True, exist_ok=True)
     found: list[Tables] = []
-    for tables in conduct(recipes, options):
+    job = partial(
+        work, split=options.split, workers=options.workers, threads=options.threads, with_gap=not options.skip_gap
+    )
+    for key, future in conduct(recipes, job, options.jobs, options.minutes):
+        if error := future.exception():
+            print(f"{' '.join(map(str, key))}: {error}", flush=True)
+            continue
+        tables = labelled(future.result(), key)
         found.append(tables)
         print(f"{time.perf_counter() - started:.0f} s, {len(found)}/{len(recipes)}", *tables[2].round(4).values[0])
         for name, parts in zip(("scores", "gaps", "runs"), zip(*found, strict=True), strict=True):
             pd.concat(parts, ignore_index=True).to_csv(options.out / f"{name}.csv", index=False)
         (options.out / "about.json").write_text(json.dumps(about(tables[0]), indent=2))
+    if missing := len(recipes) - len(found):
+        print(f"{missing} of {len(recipes)} runs are missing; the same command goes on with them")
     if found:
         report(found, options.out)
     print(f"wall time {time.perf_counter() - started:.0f} s")

@@ -16,15 +16,17 @@ _HOMES = {
     "train": "training",
     "load_run": "training",
     "evaluate": "evaluation",
+    "compare": "comparison",
     "latents": "gap",
     "gap": "gap",
-    "predict": "inference",
+    "predict": "patients",
     "missingness": "missingness",
     "phantom": "phantom",
 }
 __all__ = [
     "Recipe",
     "__version__",
+    "compare",
     "evaluate",
     "gap",
     "latents",
@@ -39,10 +41,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from mtg_lab import missingness, phantom
+    from mtg_lab.comparison import compare
     from mtg_lab.evaluation import evaluate
     from mtg_lab.gap import gap, latents
-    from mtg_lab.inference import predict
     from mtg_lab.manifest import read_manifest
+    from mtg_lab.patients import predict
     from mtg_lab.training import Recipe, load_run, preset, train
 
 

@@ -1,64 +1,86 @@
 """How far probabilities can be believed: Brier score, expected calibration error, and the bins that they come from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
 from mtg_lab.errors import InputError
 
 BINS = 15  # Guo et al. 2017, "On calibration of modern neural networks", section 2
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Voxels by their predicted probability, in bins of equal width.
+@dataclass
+class ReliabilityTally:
+    """Voxels by predicted probability, added up case by case, so that no cohort need be in memory.
 
     Attributes:
-        count: [bins] voxels.
-        confidence: [bins] mean probability that was predicted; NaN where no voxel is.
-        frequency: [bins] share of voxels that are in the region; NaN where no voxel is.
+        bins: of equal width over 0 to 1; a probability on an edge belongs to the upper bin, 1 to the last.
+        count, predicted, hits: [bins] voxels, sum of their probabilities, and how many of them are in the region.
+        squares: sum over voxels of (probability − truth)².
     """
 
-    count: np.ndarray
-    confidence: np.ndarray
-    frequency: np.ndarray
+    bins: int = BINS
+    squares: float = 0.0
+    count: np.ndarray = field(init=False)
+    predicted: np.ndarray = field(init=False)
+    hits: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise InputError(f"{self.bins} bins of probability; give 1 at least, usually {BINS}")
+        self.count, self.predicted, self.hits = (np.zeros(self.bins) for _ in range(3))
+
+    def add(self, probability: np.ndarray, truth: np.ndarray) -> None:
+        """Count the voxels of a case.
+
+        Args:
+            probability: of the region, 0 to 1, float of any shape.
+            truth: bool, the same shape.
+
+        Raises:
+            InputError: shapes differ, or a value is no probability.
+        """
+        _check(probability, truth)
+        probability = probability.ravel().astype(np.float64)
+        hits = truth.ravel().astype(np.float64)
+        place = np.minimum((probability * self.bins).astype(np.int64), self.bins - 1)
+        self.count += np.bincount(place, minlength=self.bins)
+        self.predicted += np.bincount(place, probability, self.bins)
+        self.hits += np.bincount(place, hits, self.bins)
+        self.squares += float(np.square(probability - hits).sum())
+
+    @property
+    def brier(self) -> float:
+        """Mean squared difference of probability and truth (Brier 1950); NaN without a voxel."""
+        return self.squares / self.count.sum() if self.count.any() else float("nan")
 
     @property
     def expected_error(self) -> float:
-        """Mean distance of frequency from confidence, weighted by voxels (ECE); NaN without a voxel."""
-        filled = self.count > 0
-        if not filled.any():
-            return float("nan")
-        gap = np.abs(self.frequency[filled] - self.confidence[filled])
-        return float((self.count[filled] * gap).sum() / self.count.sum())
+        """Expected calibration error (Naeini et al. 2015): |frequency − confidence|, weighted by voxels."""
+        return float(np.abs(self.hits - self.predicted).sum() / self.count.sum()) if self.count.any() else float("nan")
 
+    def table(self) -> pd.DataFrame:
+        """A row a bin: bin, low and high (its edges), count, confidence, frequency.
 
-def reliability(probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> Reliability:
-    """Bin voxels by the probability that they belong to a region.
-
-    Args:
-        probability: float, any shape, from 0 to 1.
-        truth: bool, the same shape.
-        bins: of equal width; a probability on an edge belongs to the upper bin, 1 to the last.
-
-    Raises:
-        InputError: shapes differ, a value is no probability, or there is no bin.
-    """
-    _check(probability, truth)
-    if bins < 1:
-        raise InputError(f"{bins} bins for the calibration error; give at least 1, usually {BINS}")
-    place = np.minimum((probability.ravel() * bins).astype(np.int64), bins - 1)
-    count = np.bincount(place, minlength=bins)
-    sums = (
-        np.bincount(place, weights=values.ravel().astype(np.float64), minlength=bins) for values in (probability, truth)
-    )
-    confidence, frequency = (np.divide(s, count, out=np.full(bins, np.nan), where=count > 0) for s in sums)
-    return Reliability(count, confidence, frequency)
+        Confidence is the mean probability, frequency the share of voxels in the region (what a reliability diagram
+        calls accuracy); both are NaN where no voxel is.
+        """
+        edges = np.linspace(0, 1, self.bins + 1)
+        confidence, frequency = (
+            np.divide(s, self.count, out=np.full(self.bins, np.nan), where=self.count > 0)
+            for s in (self.predicted, self.hits)
+        )
+        return pd.DataFrame({"bin": np.arange(self.bins), "low": edges[:-1], "high": edges[1:],
+                             "count": self.count.astype(np.int64), "confidence": confidence,
+                             "frequency": frequency})  # fmt: skip
 
 
 def expected_calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:
-    """ECE of one region (Naeini et al. 2015); arguments as for :func:`reliability`."""
-    return reliability(probability, truth, bins).expected_error
+    """ECE of one region (Naeini et al. 2015); arguments as for :class:`ReliabilityTally`."""
+    tally = ReliabilityTally(bins)
+    tally.add(probability, truth)
+    return tally.expected_error
 
 
 def brier(probability: np.ndarray, truth: np.ndarray) -> float:

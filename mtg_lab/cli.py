@@ -18,6 +18,7 @@ from mtg_lab.cli_cohort import pairs as _pairs
 from mtg_lab.cli_doctor import doctor
 from mtg_lab.cli_evaluate import evaluate
 from mtg_lab.cli_missing import missing
+from mtg_lab.cli_predict import measure, predict
 from mtg_lab.errors import InputError
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
 
-for _command in (index, export, convert, doctor, missing, cache, evaluate):
+for _command in (index, export, convert, doctor, missing, cache, evaluate, predict, measure):
     main.add_command(_command)
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
@@ -88,7 +89,7 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
 
 @main.command()
 @_MANIFEST
-@click.option("--method", default="dropout", help="complete, dropout, aligned_teacher or student")
+@click.option("--method", default="dropout", help="dropout, student, passion, ...; an unknown name lists all")
 @click.option("--backbone", default="unet")
 @_PRESET
 @click.option("--teacher", default="", metavar="RUN", help="run folder of the teacher, for --method student")
@@ -141,37 +142,6 @@ def gap(run: Path, manifest: str, split: str, voxels: int, out: Path, as_json: b
         table.to_csv(aside, index=False)
     click.echo(table.to_json(orient="records", indent=2) if as_json else table.round(3).to_string(index=False))
     click.echo(str(out), err=as_json)
-
-
-@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--mask", default="", help="brain mask, where the background is not zero")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="mask.nii.gz")
-@click.pass_context
-def predict(ctx: click.Context, run: Path, mask: str, out: Path) -> None:
-    """Segment one patient from any sequences: --t1c a.nii.gz --t2f b.nii.gz; the mask is in the input's own grid."""
-    import nibabel as nib
-
-    from mtg_lab.files import written_aside
-    from mtg_lab.inference import predict as segment
-    from mtg_lab.runs import load_run
-    from mtg_lab.vocabulary import canonical_modality
-
-    words = [part for word in ctx.args for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    if len(words) % 2 or not all(name.startswith("--") for name in words[::2]):
-        raise click.UsageError("give each sequence as --NAME FILE, for example --t1c a.nii.gz")
-    names = [name.removeprefix("--") for name in words[::2]]
-    images: dict[str, Any] = dict(zip(names, words[1::2], strict=True))
-    if len(images) < len(names):
-        raise click.UsageError("a sequence is given twice; keep one file of each")
-    trained = load_run(run)
-    trained.check_modalities(tuple(map(canonical_modality, names)), "the patient")
-    if not out.name.endswith((".nii", ".nii.gz")):
-        raise InputError(f"--out {out} must end in .nii or .nii.gz; rename it")
-    predicted = segment(trained, mask=mask or None, **images)
-    with written_aside(out) as aside:
-        nib.save(predicted, aside)
-    click.echo(str(out))
 
 
 @main.command()

@@ -35,6 +35,7 @@ def missing(manifest: str, rule: str, rates: str, seed: int, split: str, out: Pa
       uniform                                   a subset each, all equally likely
       independent:t1n=.2,t1c=.4                 each missing at its rate, never all
       imbalanced:t1n=.2,t1c=.4,t2f=.6,t2w=.8    PASSION's published files
+      imbalanced:mr2468                         the same by the file's name
       site:B=-t1c,C=t1n+t2w                     B lacks t1c, C has two
       case:modality=t1c,rate=.5,slope=2         large tumours have t1c more often
     """

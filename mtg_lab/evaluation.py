@@ -19,17 +19,19 @@ from mtg_lab.hardware import default_device, use_bf16
 from mtg_lab.inference import choose_window, subset_classes, subset_logits
 from mtg_lab.manifest import Manifest, Subject, read_manifest
 from mtg_lab.metrics import EMPTY_RULES, MetricSettings, choose_metrics
-from mtg_lab.postprocessing import Removal
+from mtg_lab.postprocessing import Removal, derived_regions
 from mtg_lab.progress import progress
 from mtg_lab.protocol import (
     NAMED,
     Protocol,
     check_comparable,
     check_one_metric,
+    protocol_attrs,
     read_scores,
     save_scores,
     select_metric,
 )
+from mtg_lab.resampling import resampled_means
 from mtg_lab.runs import Run
 from mtg_lab.scans import load_image
 from mtg_lab.scoring import Scoring, dice, region_masks
@@ -169,7 +171,9 @@ def missingness_curve(table: pd.DataFrame) -> pd.DataFrame:
     check_one_metric(table)
     total = table["modalities"].max()
     curve = table.groupby(["subject", "region", "modalities"], as_index=False, sort=False)["value"].mean()
-    return curve.assign(missing=total - curve["modalities"])
+    curve = curve.assign(missing=total - curve["modalities"])
+    curve.attrs.update(protocol_attrs(table))
+    return curve
 
 
 def paired_difference(
@@ -190,7 +194,8 @@ def paired_difference(
         seed: of the bootstrap.
 
     Returns:
-        Columns region, modalities ("all" or a number), difference, low, high (95 %), detectable.
+        Columns region ("all" is the mean of the regions, without those like ``ETpp`` that stand beside their own),
+        modalities ("all" or a number), difference, low, high (95 %), detectable.
 
     Raises:
         InputError: seeds differ, the tables were scored under different protocols, or they hold several metrics.
@@ -205,26 +210,20 @@ def paired_difference(
     joined = pd.concat(frames)
     joined["difference"] = joined["ours"] - joined["theirs"]
     rng, rows = np.random.default_rng(seed), []
-    everything = joined.groupby(["seed", "subject"], as_index=False)[["difference"]].mean()
+    counted = joined[~joined["region"].isin(derived_regions(list(joined["region"].unique())))]
+    everything = counted.groupby(["seed", "subject"], as_index=False)[["difference"]].mean()
     groups: list[tuple[tuple[Any, Any], pd.DataFrame]] = [(("all", "all"), everything)]
     for region, part in joined.groupby("region", sort=False):
         groups.append(((region, "all"), part.groupby(["seed", "subject"], as_index=False)[["difference"]].mean()))
         groups += [((region, count), cells) for count, cells in part.groupby("modalities", sort=False)]
     for (region, count), group in groups:
         cells = group.pivot_table(index="seed", columns="subject", values="difference").to_numpy()
-        low, high = np.nanquantile(_resampled_means(cells, draws, rng), [0.025, 0.975])
+        low, high = np.nanquantile(resampled_means(cells, draws, rng), [0.025, 0.975])
         rows.append({"region": region, "modalities": count, "difference": float(np.nanmean(cells)),
                      "low": low, "high": high, "detectable": (high - low) / 2})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _resampled_means(cells: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Means of ``cells`` [seeds, subjects] with both axes drawn anew, with replacement; NaN cells are left out."""
-    # How often each row and column is drawn, so that no copy of the cells is needed.
-    rows, columns = (rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in cells.shape)
-    sums = ((rows @ np.nan_to_num(cells)) * columns).sum(axis=1)
-    counts = ((rows @ np.isfinite(cells)) * columns).sum(axis=1)
-    return np.divide(sums, counts, out=np.full(draws, np.nan), where=counts > 0)
+    found = pd.DataFrame(rows)
+    found.attrs.update(protocol_attrs(next(iter(ours.values()))))
+    return found
 
 
 def _cube(table: pd.DataFrame) -> pd.Series:

@@ -1,6 +1,7 @@
 """The words that ask for a rule of missingness: checked, and brought to one form, so that one rule has one hash."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -24,7 +25,7 @@ RULES: dict[str, Mapping[str, Any]] = {
 EXAMPLES = {
     "subset": "subset:t1n+t2w",
     "independent": "independent:t1n=.2,t1c=.4",
-    "imbalanced": "imbalanced:t1n=.2,t1c=.4,t2f=.6,t2w=.8",
+    "imbalanced": "imbalanced:t1n=.2,t1c=.4,t2f=.6,t2w=.8 (or imbalanced:mr2468)",
     "site": "site:B=-t1c,C=t1n+t2w",
     "case": "case:modality=t1c,rate=.5,slope=2",
     "table": "a file, missing.csv",
@@ -93,6 +94,8 @@ def _subset(rule: str, value: Any) -> str:
 
 
 def _rates(rule: str, value: Any) -> dict[str, float]:
+    if rule == "imbalanced" and (digits := re.fullmatch(r"(?:mr)?(\d{4})", str(value).strip())):
+        value = {m: int(d) / 10 for m, d in zip(_PUBLISHED_ORDER, digits[1])}  # the name of a published file
     pairs = list(value.items()) if isinstance(value, Mapping) else _pairs(value, EXAMPLES[rule])
     rates: dict[str, float] = {}
     for name, rate in pairs:

@@ -1,7 +1,7 @@
 """Run notebooks headless: find them, check their parameters, execute each in its own kernel, keep HTML and an index.
 
 What a notebook must have is little: one cell tagged ``parameters`` that assigns literals, and, when it cannot run
-without the results of others, ``{"mtg_lab": {"needs": ["05_training"]}}`` in its metadata.
+without the results of others, ``{"mtg_lab": {"needs": ["06_students"]}}`` in its metadata.
 """
 
 from __future__ import annotations

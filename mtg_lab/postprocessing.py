@@ -1,5 +1,6 @@
 """Removal of what is too small to be believed, as a region of its own beside the region as it was predicted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from mtg_lab.errors import InputError
 from mtg_lab.surface_metrics import check_choice
 
 WAYS = ("components", "region")
+_SUFFIX = "pp"
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)  # 26 neighbours make a component
 
 
@@ -55,7 +57,7 @@ class Removal:
     @property
     def name(self) -> str:
         """Of the region that results."""
-        return f"{self.region}pp"
+        return self.region + _SUFFIX
 
     def apply(self, mask: np.ndarray, voxel_mm3: float) -> np.ndarray:
         """The mask bool [D, H, W] of the region without its small parts."""
@@ -65,6 +67,11 @@ class Removal:
         if self.of == "region":
             return f"{self.name} = {self.region}, empty where all of it is below {self.smallest_mm3:g} mm3"
         return f"{self.name} = {self.region} without its components below {self.smallest_mm3:g} mm3"
+
+
+def derived_regions(regions: Sequence[str]) -> list[str]:
+    """Those that stand beside their own region (``ETpp`` beside ``ET``), and are no part of a mean over regions."""
+    return [r for r in regions if r.endswith(_SUFFIX) and r.removesuffix(_SUFFIX) in regions]
 
 
 def remove_small(mask: np.ndarray, smallest: float, of: str = "components") -> np.ndarray:

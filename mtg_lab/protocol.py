@@ -142,8 +142,8 @@ def check_comparable(tables: Sequence[pd.DataFrame]) -> None:
     Raises:
         InputError: the protocols differ.
     """
-    first = tables[0]
     for other in tables[1:]:
+        first = tables[0]
         ours, theirs = (sorted(set(t["protocol"])) for t in (first, other))
         if ours == theirs:
             continue
@@ -159,12 +159,32 @@ def check_comparable(tables: Sequence[pd.DataFrame]) -> None:
         )
 
 
+def protocol_line(table: pd.DataFrame) -> str:
+    """What is printed under a table or a figure: the protocol, as far as the table knows it, else nothing."""
+    if stored := table.attrs.get("protocol"):
+        return str(Protocol.from_json(stored))
+    digests = protocol_attrs(table).get("digests", [])
+    return f"protocol {', '.join(digests)}" if digests else ""
+
+
+def protocol_attrs(table: pd.DataFrame) -> dict[str, Any]:
+    """What a table that is computed from scores keeps in its ``.attrs`` of how they came about."""
+    if stored := table.attrs.get("protocol"):
+        return {"protocol": stored}
+    digests = sorted(set(table["protocol"].astype(str))) if "protocol" in table else table.attrs.get("digests", [])
+    return {"digests": digests} if digests else {}
+
+
 def select_metric(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The scores of one metric, under the protocol of that metric alone: comparable with a table that has no others.
+
+    A table without a column ``metric`` has one metric and is returned as it is.
 
     Raises:
         InputError: the table has no such metric.
     """
+    if "metric" not in table:
+        return table
     there = list(dict.fromkeys(table["metric"]))
     if metric not in there:
         raise InputError(f"these scores have no metric {metric!r}; they have {', '.join(there)}")

@@ -2,7 +2,8 @@
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
@@ -85,17 +86,39 @@ def weights_meaning(modalities: tuple[str, ...], schema: LabelSchema) -> dict[st
     return {"mtg_lab": json.dumps(meaning)}  # one entry, since the order of several is not kept
 
 
+@cache
+def boxed_runs() -> dict[str, Path]:
+    """Folders of the trained networks that come with the package, by name; mtg_lab/weights/README.md is their card."""
+    return {
+        found.parent.name: found.parent for found in sorted(Path(str(files("mtg_lab"))).glob("weights/*/recipe.json"))
+    }
+
+
+def boxed_run(digest: str) -> Path | None:
+    """The folder that comes with the package for a recipe of this hash, if there is one."""
+    for folder in boxed_runs().values():
+        if json.loads((folder / "recipe.json").read_text())["hash"] == digest:
+            return folder
+    return None
+
+
 def load_run(folder: str | Path) -> Run:
     """A finished run from its folder.
+
+    Args:
+        folder: path, or where no such path is there the name of one of :func:`boxed_runs`.
 
     Raises:
         InputError: no such folder, no run in it, or the run was interrupted.
     """
     folder = Path(folder)
+    if not folder.exists():
+        folder = boxed_runs().get(str(folder), folder)
     description = folder / "recipe.json"
     if not description.is_file():
         what = "holds no run (no recipe.json)" if folder.is_dir() else "does not exist"
-        raise InputError(f"the run folder {folder} {what}; make one with 'mtg-lab train --out {folder}'")
+        known = f", or take one that comes with mtg_lab: {', '.join(boxed_runs())}" if boxed_runs() else ""
+        raise InputError(f"the run folder {folder} {what}; make one with 'mtg-lab train --out {folder}'{known}")
     try:
         facts = json.loads(description.read_text())
         run = Run(

@@ -5,7 +5,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from mtg_lab.manifest import Manifest
 from mtg_lab.missingness import availability, save_pattern
 from mtg_lab.progress import progress
 from mtg_lab.recipes import Recipe, override, preset, suite
-from mtg_lab.runs import Run, load_run, weights_meaning
+from mtg_lab.runs import Run, boxed_run, load_run, weights_meaning
 from mtg_lab.schemas import check_same_classes
 
 __all__ = ["Recipe", "Run", "load_run", "override", "preset", "suite", "train"]
@@ -43,6 +43,8 @@ _CLIP = 12.0  # gradient norm; nnU-Net's value (Isensee et al. 2021): rarely rea
 
 def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0, checkpoint_steps: int = 100) -> Run:
     """The run of a recipe: loaded if it is trained already, resumed if it was interrupted, else trained.
+
+    Trained already are the runs of the cache and those that come with the package (:func:`mtg_lab.runs.boxed_runs`).
 
     Started by torchrun, every process calls this function and takes its share of each batch; the first one writes.
     Terms that are no means over samples (Dice over the batch) are then taken over a process's share.
@@ -60,6 +62,8 @@ def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0,
     digest = recipe.digest()
     target = Path(folder) if folder is not None else cache_folder("runs", digest)
     _refuse_foreign(target, digest)
+    if folder is None and not _is_trained(target) and (boxed := boxed_run(digest)):
+        return load_run(boxed)
     if not _is_trained(target):
         _check(recipe)
         make_folder(target)
@@ -143,8 +147,9 @@ class _Training:
         if self.step % 50 == 0 and not bool(torch.isfinite(row["loss"])):
             raise self._diverged(f"the loss is {float(row['loss'])} at step {self.step}")
         self.accelerator.backward(losses.total)
+        self.between_steps = False  # from here on the method's state may change
+        row |= self.method.after_backward(self._over_processes(losses.statistics), self.step, self.recipe.steps)
         self.accelerator.clip_grad_norm_(self.wrapped.parameters(), _CLIP)
-        self.between_steps = False
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.method.backbone)
@@ -159,12 +164,13 @@ class _Training:
             self._log(f"step {self.step}: {told}")
             warnings.warn(told, stacklevel=2)
 
-    def _over_processes(self, row: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Means over processes, each of which saw its share of the batch."""
-        if self.accelerator.num_processes == 1:
-            return row
-        values = self.accelerator.reduce(torch.stack([v.float() for v in row.values()]), reduction="mean")
-        return dict(zip(row, values.unbind(), strict=True))
+    def _over_processes(self, row: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Means over processes, each of which saw its share of the batch; tensors of any shape."""
+        if self.accelerator.num_processes == 1 or not row:
+            return dict(row)
+        values = self.accelerator.reduce(torch.cat([v.float().flatten() for v in row.values()]), reduction="mean")
+        parts = values.split([v.numel() for v in row.values()])
+        return {name: part.reshape(v.shape) for (name, v), part in zip(row.items(), parts, strict=True)}
 
     def _diverged(self, what: str) -> InputError:
         return InputError(
@@ -265,7 +271,10 @@ def build_method(recipe: Recipe, cohort: Manifest, teacher: Backbone | None) -> 
         torch.manual_seed(recipe.seed)
         backbone = recipe.build_backbone(cohort.modalities, cohort.schema)
     extra = {"teacher": teacher} if teacher else {}
-    return methods.find(recipe.method)(backbone, **extra, **recipe.method_options)
+    regions = cohort.schema.region_classes
+    method = methods.find(recipe.method)(backbone, **extra, regions=regions, **recipe.method_options)
+    method.prepare(torch.tensor(availability(cohort).to_numpy(dtype=bool)))
+    return method
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -285,6 +294,11 @@ def _processes() -> PartialState:
     device = torch.accelerator.current_accelerator()
     told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     return PartialState(cpu=told or (several and (device is None or device.type == "mps")))
+
+
+def is_trained(recipe: Recipe) -> bool:
+    """Whether :func:`train` would return the run of a recipe at once: the cache or the package holds it."""
+    return _is_trained(cache_folder("runs", recipe.digest())) or boxed_run(recipe.digest()) is not None
 
 
 def _is_trained(folder: Path) -> bool:

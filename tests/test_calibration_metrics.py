@@ -2,22 +2,31 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
+from hypothesis import strategies as some
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from mtg_lab.calibration_metrics import brier, expected_calibration_error, reliability
+from mtg_lab.calibration_metrics import ReliabilityTally, brier, expected_calibration_error
 from mtg_lab.errors import InputError
+
+
+def tallied(probability, truth, bins=15):
+    tally = ReliabilityTally(bins)
+    tally.add(np.asarray(probability), np.asarray(truth, dtype=bool))
+    return tally
+
+
+def drawn(count=20_000, seed=0, power=1.0):
+    """Probabilities and a truth that has probability p ** power: calibrated where power is 1."""
+    rng = np.random.default_rng(seed)
+    p = rng.random(count)
+    return p, rng.random(count) < p**power
 
 
 def test_four_voxels_by_hand():
     """Two bins: 0.1 and 0.3 (one is true) and 0.6 and 0.8 (both are)."""
     probability, truth = np.array([0.1, 0.3, 0.6, 0.8]), np.array([False, True, True, True])
-    bins = reliability(probability, truth, 2)
-    assert bins.count.tolist() == [2, 2]
-    assert bins.confidence.tolist() == pytest.approx([0.2, 0.7])
-    assert bins.frequency.tolist() == pytest.approx([0.5, 1.0])
     assert expected_calibration_error(probability, truth, 2) == pytest.approx((2 * 0.3 + 2 * 0.3) / 4)
     assert brier(probability, truth) == pytest.approx((0.01 + 0.49 + 0.16 + 0.04) / 4)
 
@@ -28,40 +37,64 @@ def test_certainty_that_is_right_and_that_is_wrong():
     assert (brier(1.0 - truth, truth), expected_calibration_error(1.0 - truth, truth)) == (1, 1)
 
 
-def test_edges_of_bins_belong_to_the_upper_one():
-    bins = reliability(np.array([0.0, 0.5, 1.0]), np.array([False, True, True]), 2)
-    assert bins.count.tolist() == [1, 2]
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 10**6), st.integers(1, 20))
-def test_bins_are_those_of_scikit_learn(seed, bins):
-    rng = np.random.default_rng(seed)
-    probability = rng.random(200)
-    truth = rng.random(200) < probability**2
-    frequency, confidence = calibration_curve(truth, probability, n_bins=bins)
-    found = reliability(probability, truth, bins)
-    filled = found.count > 0
-    assert found.frequency[filled] == pytest.approx(frequency)
-    assert found.confidence[filled] == pytest.approx(confidence)
-    assert np.isnan(found.frequency[~filled]).all()
-    assert found.count.sum() == 200
-    assert brier(probability, truth) == pytest.approx(brier_score_loss(truth, probability))
-
-
-def test_a_forecaster_that_knows_its_odds_is_calibrated():
-    """100 000 voxels: the error falls to the noise of a bin's mean; squaring the odds is off by E[p - p^2] = 1/6."""
-    rng = np.random.default_rng(0)
-    probability = rng.random(100_000)
-    truth = rng.random(100_000) < probability
-    assert expected_calibration_error(probability, truth) < 0.01
-    assert expected_calibration_error(probability**2, truth, 200) == pytest.approx(1 / 6, abs=0.01)
-
-
 def test_no_voxel_has_no_score():
     nothing = np.zeros(0)
     assert np.isnan(brier(nothing, nothing.astype(bool)))
     assert np.isnan(expected_calibration_error(nothing, nothing.astype(bool)))
+
+
+def test_worked_by_hand():
+    """Two bins; below: 0.2, 0.4, one of two true; above: 0.6, 1, one of two: gaps 0.2 and 0.3."""
+    tally = tallied([0.2, 0.4, 0.6, 1.0], [0, 1, 0, 1], bins=2)
+    table = tally.table()
+    assert table["count"].tolist() == [2, 2]
+    assert table["confidence"].tolist() == pytest.approx([0.3, 0.8])
+    assert table["frequency"].tolist() == pytest.approx([0.5, 0.5])
+    assert tally.expected_error == pytest.approx((2 * 0.2 + 2 * 0.3) / 4)
+    assert tally.brier == pytest.approx((0.04 + 0.36 + 0.36 + 0) / 4)
+
+
+def test_bins_and_brier_are_those_of_scikit_learn():
+    p, truth = drawn(power=2)
+    tally = tallied(p, truth, bins=10)
+    frequency, confidence = calibration_curve(truth, p, n_bins=10)
+    assert tally.table()["frequency"].to_numpy() == pytest.approx(frequency)
+    assert tally.table()["confidence"].to_numpy() == pytest.approx(confidence)
+    assert tally.brier == pytest.approx(brier_score_loss(truth, p))
+
+
+def test_honest_probabilities_have_no_error_and_the_brier_of_their_variance():
+    """E[p (1 − p)] = 1/6 for uniform p."""
+    tally = tallied(*drawn(200_000))
+    assert tally.expected_error < 0.01
+    assert tally.brier == pytest.approx(1 / 6, abs=0.002)
+
+
+def test_too_sure_probabilities_err_by_what_they_are_too_sure():
+    """Truth at p²: the gap is E[p − p²] = 1/6."""
+    assert tallied(*drawn(200_000, power=2)).expected_error == pytest.approx(1 / 6, abs=0.004)
+
+
+@given(some.lists(some.tuples(some.floats(0, 1), some.booleans()), min_size=1, max_size=30), some.integers(0, 29))
+def test_case_by_case_is_all_at_once(voxels, cut):
+    p, truth = (np.array(column) for column in zip(*voxels, strict=True))
+    parts = ReliabilityTally()
+    parts.add(p[:cut], truth[:cut])
+    parts.add(p[cut:], truth[cut:])
+    whole = tallied(p, truth)
+    assert (parts.count == whole.count).all()
+    assert (parts.brier, parts.expected_error) == pytest.approx((whole.brier, whole.expected_error))
+    assert 0 <= whole.expected_error <= 1
+    # |mean p − mean truth| can only grow when it is taken bin by bin.
+    assert whole.expected_error >= abs(p.mean() - truth.mean()) - 1e-12
+
+
+def test_edges_and_emptiness():
+    table = tallied([0.5, 1.0, 0.0], [1, 1, 0], bins=2).table()
+    assert table["count"].tolist() == [1, 2], "an edge belongs to the upper bin, 1 to the last"
+    empty = ReliabilityTally(3)
+    assert np.isnan([empty.brier, empty.expected_error]).all()
+    assert empty.table()[["confidence", "frequency"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from mtg_lab.cli import main
 from mtg_lab.manifest import read_manifest, write_manifest
 from mtg_lab.missingness import Missingness, read_pattern
 
-COMMANDS = ("phantom", "index", "export", "convert", "doctor", "train", "evaluate", "gap", "missing", "predict", "run",
-            "sweep")  # fmt: skip
+COMMANDS = ("phantom", "index", "export", "convert", "doctor", "train", "evaluate", "gap", "missing", "predict",
+            "reliability", "run", "sweep")  # fmt: skip
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 TINY = ("--preset", "smoke", "--set", "steps=2", "--set", "sampling.crop_voxels=24", "--set", "backbone.width=4")
 
@@ -350,13 +350,40 @@ def test_predict_draws_a_mask_in_the_grid_of_the_one_sequence(cohort, trained, t
     (word,) = words
     given = [f"{word}{scan}"] if word.endswith("=") else [word, scan]
     out = tmp_path / "new" / "mask.nii.gz"
-    assert done("predict", trained, *given, "--out", out) == f"{out}\n"
+    assert done("predict", trained, *given, "--out", out) == f"{out}\n{out.with_name('mask.json')}\n"
     mask, image = nib.load(out), nib.load(scan)
     assert mask.shape == image.shape
     np.testing.assert_allclose(mask.affine, image.affine)
-    assert mask.get_data_dtype() == np.uint8
+    assert mask.get_data_dtype() == image.get_data_dtype() == np.int16
     assert set(np.unique(mask.dataobj)) <= {0, 1, 2, 3}
-    assert [p.name for p in out.parent.iterdir()] == ["mask.nii.gz"]
+    assert {p.name for p in out.parent.iterdir()} == {"mask.nii.gz", "mask.json"}
+    report = json.loads(out.with_name("mask.json").read_text())
+    ml = float(abs(np.linalg.det(image.affine[:3, :3]))) / 1000
+    assert report["volumes_ml"]["WT"] == pytest.approx((np.asarray(mask.dataobj) > 0).sum() * ml, abs=1e-3)
+
+
+def test_what_was_measured_as_unreliable_is_said_beside_every_mask(cohort, trained, tmp_path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    told = done("reliability", run, "--manifest", cohort, "--split", "test", "--least-dice", "1.1")
+    assert told.splitlines()[1] == str(run / "reliability.json")
+    scan = read_manifest(cohort).split("test").subjects[0].images["t2f"]
+    out = tmp_path / "mask.nii.gz"
+    result = CliRunner().invoke(main, ["predict", str(run), "--t2f", str(scan), "--out", str(out)])
+    warnings = json.loads((tmp_path / "mask.json").read_text())["warnings"]
+    lines = [w for w in warnings if w.startswith(("WT", "TC", "ET"))]
+    assert len(lines) == 3
+    assert all("measured on 2 test subjects only; whether to trust it is not known" in line for line in lines)
+    assert all(f"warning: {line}" in result.stderr for line in lines)
+
+
+def test_predict_takes_a_whole_cohort_and_goes_on(cohort, trained, tmp_path):
+    given = ("predict", trained, "--manifest", cohort, "--split", "test", "--out", tmp_path / "masks")
+    assert done(*given, "--overlay").startswith("2 subjects (0 were there already)")
+    volumes = pd.read_csv(tmp_path / "masks" / "volumes.csv")
+    assert list(volumes) == ["subject", "subset", "WT_ml", "TC_ml", "ET_ml", "warnings"]
+    names = {f"{s}{ending}" for s in volumes["subject"] for ending in (".nii.gz", ".json", ".png")}
+    assert {p.name for p in (tmp_path / "masks").iterdir()} == names | {"volumes.csv"}
+    assert done(*given).startswith("2 subjects (2 were there already)")
 
 
 def test_index_leads_to_doctor(cohort, tmp_path):
@@ -717,6 +744,8 @@ def test_an_interruption_is_told_with_its_own_code(monkeypatch, tmp_path):
         ("predict", "run", "t1c", "a.nii.gz", "--out", "x.nii.gz"),
         ("predict", "run", "--t1c", "--out", "x.nii.gz"),
         ("predict", "run", "--t1c", "a", "--t1c", "b", "--out", "x.nii.gz"),
+        ("predict", "run", "--t1c", "a", "--manifest", "m.csv", "--out", "x"),
+        ("predict", "run", "--t1c", "a", "--split", "test", "--out", "x.nii.gz"),
         ("index",),
         ("index", ".", "--modality", "t1c", "--modality", "t2f=*x*"),
         ("run",),

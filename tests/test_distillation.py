@@ -9,7 +9,15 @@ import torch
 from hypothesis import given, settings
 from torch.nn import functional
 
-from mtg_lab.distillation import frozen, latent_distillation, logit_distillation
+from mtg_lab.distillation import (
+    feature_distillation,
+    frozen,
+    latent_distillation,
+    logit_distillation,
+    prototype_distillation,
+    similarity_maps,
+)
+from mtg_lab.errors import InputError
 
 
 def logits(seed, batch=2, classes=4, size=4):
@@ -83,7 +91,61 @@ def test_the_units_of_a_channel_do_not_matter(seed, scales):
     torch.testing.assert_close(latent_distillation(units * student, units * teacher), plain, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("term", [logit_distillation, latent_distillation])
+def half_and_half(batch=2, size=4):
+    """Class 1 in one half of the volume, class 0 in the other; no voxel of class 2."""
+    label = torch.zeros(batch, 1, size, size, size, dtype=torch.long)
+    label[:, :, : size // 2] = 1
+    return label
+
+
+def prototype_term(student, teacher):
+    return prototype_distillation(student, teacher, half_and_half(), 3)
+
+
+def test_features_of_another_width_are_refused_in_one_line():
+    with pytest.raises(InputError, match=r"\[8, 4, 4, 4\].*\[4, 4, 4, 4\].*feature_weight"):
+        feature_distillation(logits(0, classes=8), logits(0))
+
+
+def test_two_classes_worked_by_hand():
+    """Voxels (1, 0), (0, 2) are prototypes of their own classes: cosines 1 and 0; the third class has none."""
+    features, label = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]]), torch.tensor([[[1, 0]]])
+    target = functional.one_hot(label[:, 0], 3).movedim(-1, 1).float()
+    expected = torch.tensor([[[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]])
+    torch.testing.assert_close(similarity_maps(features, target), expected, rtol=1e-4, atol=1e-4)
+    # To a student all voxels look alike: it is off by one in each class's map at one of two voxels.
+    found = prototype_distillation(torch.ones(1, 2, 2), features, label, 3)
+    assert float(found) == pytest.approx(1 / 2, abs=1e-4)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**20), st.floats(0.125, 32), st.integers(1, 6))
+def test_similarity_to_prototypes_knows_no_scale_no_rotation_and_no_width(seed, scale, width):
+    """Cosines are invariant under scale and rotation, so a turned copy of the teacher costs nothing."""
+    teacher = logits(seed)
+    turned, _ = torch.linalg.qr(torch.randn(4 + width, 4 + width, generator=torch.Generator().manual_seed(seed)))
+    student = scale * torch.einsum("oc,bcxyz->boxyz", turned[:, :4], teacher)
+    assert float(prototype_term(student, teacher)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", ["1", "2", "3"])
+def test_the_golden_values_of_passions_prototype_term(golden, case):
+    """There each term is divided by the classes that all samples hold (passion.md 2.4)."""
+    arrays = np.load(golden / "passion_terms.npz")
+    expected = json.loads((golden / "passion_terms.json").read_text())[case]["prototype_loss"]
+    student, teacher = (torch.from_numpy(arrays[f"{who}_feature_{case}"]) for who in ("student", "teacher"))
+    label = torch.from_numpy(arrays[f"label_{case}"]).long()
+    ours = [
+        float(prototype_distillation(s[None], t[None], y.reshape(1, 1, *s.shape[1:]), 4))
+        for s, t, y in zip(student, teacher, label, strict=True)
+    ]
+    assert ours == pytest.approx(expected, rel=1e-4)
+
+
+TERMS = [logit_distillation, latent_distillation, feature_distillation, prototype_term]
+
+
+@pytest.mark.parametrize("term", TERMS)
 def test_the_teacher_gets_no_gradient(term):
     student, teacher = logits(0).requires_grad_(), logits(1).requires_grad_()
     term(student, teacher).backward()
@@ -91,7 +153,7 @@ def test_the_teacher_gets_no_gradient(term):
     assert student.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("term", [logit_distillation, latent_distillation])
+@pytest.mark.parametrize("term", TERMS)
 def test_half_precision_in_float32_out(term):
     value = term(logits(0).bfloat16(), logits(1).bfloat16())
     assert value.dtype == torch.float32

@@ -138,7 +138,7 @@ def test_the_words_about_the_stored_study_are_its_numbers():
     tables, _ = lesson.measured("alignment_study")
     overall = tables["differences"].query("modalities == 'all' and region == 'all'")
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    notebook = (Path(__file__).parents[1] / "notebooks" / "06_dice_evaluation.ipynb").read_text()
+    notebook = (Path(__file__).parents[1] / "notebooks" / "07_evaluation.ipynb").read_text()
     for row in overall.itertuples():
         told = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
         assert told in readme

@@ -346,6 +346,8 @@ def test_a_table_of_no_use_is_one_line(tmp_path, text, told):
         ("subset:T1ce+flair", rule("subset", subset="t1c+t2f")),
         ("independent:t1n=.2,flair=1", rule("independent", rates={"t2f": 1.0, "t1n": 0.2})),
         (" imbalanced:t1n=.2, t1c=.4,t2f=.6,t2w=.8,seed=7 ", Missingness("imbalanced", {"rates": RATES}, 7)),
+        ("imbalanced:mr2468,seed=7", Missingness("imbalanced", {"rates": RATES}, 7)),
+        ("imbalanced:2468", rule("imbalanced", rates=RATES)),
         ("site:B=-t1c,seed=t1n", rule("site", sites={"seed": "t1n", "B": "-t1c"})),
         ("case", rule("case", modality="t1c", rate=0.5, slope=2)),
         ("case:modality=flair,rate=.3", rule("case", modality="t2f", rate="0.3")),

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given
-from monai.losses import DiceCELoss
+from monai.losses import DiceLoss
 from safetensors.torch import load_file
 
-from mtg_lab import training
+from mtg_lab import methods, training
 from mtg_lab.errors import InputError
 from mtg_lab.hardware import seeded, use_bf16
 from mtg_lab.manifest import read_manifest
@@ -32,7 +32,7 @@ RUN_FILES = {"recipe.json", "weights.safetensors", "history.csv", "log.txt", "en
 
 def recipe_of(tiny_recipe, method, **changes):
     """The method's recipe, with an aligned teacher where it needs one."""
-    if method == "student":
+    if methods.find(method).needs_teacher:
         changes["teacher"] = tiny_recipe(method="aligned_teacher", steps=2)
     return tiny_recipe(method=method, **changes)
 
@@ -171,9 +171,10 @@ def test_every_method_meets_the_same_pattern(lacking, tmp_path):
     assert len({t.read_bytes() for t in tables}) == 1
 
 
-def test_training_never_opens_what_is_missing(lacking, cohort, tmp_path):
-    """The same bits come out of a folder that does not hold the missing files at all."""
-    whole = train(lacking(), tmp_path / "whole")
+@pytest.mark.parametrize("method", ["dropout", "passion"])
+def test_training_never_opens_what_is_missing(lacking, cohort, tmp_path, method):
+    """The same bits come out of a folder that does not hold the missing files at all, normalisation included."""
+    whole = train(lacking(method=method), tmp_path / "whole")
     shutil.copytree(cohort.parent, tmp_path / "cohort")
     table = pd.read_csv(cohort, dtype=str).drop(columns="seed")  # real rows: nothing is synthesised
     table.to_csv(tmp_path / "cohort" / "real.csv", index=False)
@@ -183,7 +184,7 @@ def test_training_never_opens_what_is_missing(lacking, cohort, tmp_path):
         real[name].images[modality].write_bytes(b"poison") if modality == "t1c" else real[name].images[
             modality
         ].unlink()
-    lacked = train(lacking(manifest=str(real.path)), tmp_path / "lacked")
+    lacked = train(lacking(method=method, manifest=str(real.path)), tmp_path / "lacked")
     ours, theirs = (load_file(r.folder / "weights.safetensors") for r in (whole, lacked))
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
@@ -238,8 +239,9 @@ def test_chance_within_a_seeded_block_leaves_none_outside():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("method", ["dropout", "aligned_teacher", "student"])
-@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize(
+    ("method", "step"), [(m, 3) for m in methods.METHODS] + [(m, 1) for m in ("dropout", "student", "passion")]
+)
 def test_interrupted_and_resumed_is_never_interrupted(tiny_recipe, tmp_path, method, step):
     recipe = recipe_of(tiny_recipe, method)
     interrupt(recipe, tmp_path / "stopped", step)
@@ -494,16 +496,30 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from monai.losses import DiceCELoss
+from monai.losses import DiceLoss
 from mtg_lab.methods import AlignedTeacher, contract
 from mtg_lab.recipes import Recipe
 from mtg_lab.training import train
-contract.DiceCELoss = lambda **options: DiceCELoss(**{**options, "batch": False})
+contract.DiceLoss = lambda **options: DiceLoss(**{**options, "batch": False})
 recipe = Recipe.from_json(json.loads(Path(sys.argv[1]).read_text()))
 train(recipe, sys.argv[2], checkpoint_steps=2)
 train(recipe, sys.argv[2])
 torch.distributed.destroy_process_group()
 """
+
+
+def in_two_processes(folder, *arguments):
+    """``script.py`` of the folder by torchrun, with a cache of its own."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    root = Path(training.__file__).parents[1]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": "",
+        "MTG_LAB_CACHE": str(folder / "cache"),
+    }  # fmt: skip
+    return subprocess.run(
+        [*launch, str(folder / "script.py"), *map(str, arguments)],
+        env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
 
 
 @pytest.mark.slow
@@ -517,19 +533,10 @@ def test_two_processes_train_what_one_would(tiny_recipe, tmp_path, monkeypatch):
     teacher = tiny_recipe(method="aligned_teacher", **changes)
     options = {"latent_weight": 0.0}
     recipe = tiny_recipe(method="student", teacher=teacher, seed=7, method_options=options, **changes)
-    monkeypatch.setattr(contract, "DiceCELoss", lambda **o: DiceCELoss(**{**o, "batch": False}))
+    monkeypatch.setattr(contract, "DiceLoss", lambda **o: DiceLoss(**{**o, "batch": False}))
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_json()))
     (tmp_path / "script.py").write_text(TWO_PROCESSES)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    root = Path(training.__file__).parents[1]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": "",
-        "MTG_LAB_CACHE": str(tmp_path / "cache"),
-    }  # fmt: skip
-    child = subprocess.run(
-        [*launch, str(tmp_path / "script.py"), str(tmp_path / "recipe.json"), str(tmp_path / "two")],
-        env=environment, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+    child = in_two_processes(tmp_path, tmp_path / "recipe.json", tmp_path / "two")
     assert child.returncode == 0, child.stderr[-3000:]
     monkeypatch.setenv("MTG_LAB_CACHE", str(tmp_path / "cache"))
     together, alone = load_run(tmp_path / "two"), train(recipe, tmp_path / "one")
@@ -542,6 +549,53 @@ def test_two_processes_train_what_one_would(tiny_recipe, tmp_path, monkeypatch):
     exact = ["loss", "segmentation", "logit_distillation"]
     pd.testing.assert_frame_equal(together.history[exact], alone.history[exact], rtol=1e-3)
     assert (tmp_path / "cache" / "runs" / teacher.digest() / "weights.safetensors").is_file()
+
+
+BALANCED_BY_TWO = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from monai.losses import DiceCELoss
+from mtg_lab.methods import contract
+from mtg_lab.recipes import Recipe
+from mtg_lab.training import train
+contract.DiceCELoss = lambda **options: DiceCELoss(**{**options, "batch": False})
+for name, recipe in json.loads(Path(sys.argv[1]).read_text()).items():
+    train(Recipe.from_json(recipe), Path(sys.argv[2]) / name, checkpoint_steps=2)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_balance_as_one_would(tiny_recipe, tmp_path, monkeypatch):
+    """State moves by what all processes saw: preferences, coefficients, prototypes, factors are those of one process.
+
+    With a loss that is a mean over samples, and without noise; with noise it is drawn alike in both processes.
+    """
+    monkeypatch.setattr(contract, "DiceLoss", lambda **o: DiceLoss(**{**o, "batch": False}))
+    options = {
+        "passion": {"gate": "off", "published_loss": True},
+        "prototype_modulation": {},
+        "gradient_modulation": {"noise": False},
+        "balanced_teacher": {"gate": "off", "fusion_start": 0.5},
+    }
+    missing = {"rule": "independent", "rates": {"t1c": 0.5, "t2f": 0.5}, "seed": 3}
+    recipes = {
+        name: tiny_recipe(method=name, method_options=chosen, missing=missing, batch=4, steps=4, learning_rate=1e-3)
+        for name, chosen in options.items()
+    }
+    (tmp_path / "recipes.json").write_text(json.dumps({name: r.to_json() for name, r in recipes.items()}))
+    (tmp_path / "script.py").write_text(BALANCED_BY_TWO)
+    child = in_two_processes(tmp_path, tmp_path / "recipes.json", tmp_path / "two")
+    assert child.returncode == 0, child.stderr[-3000:]
+    for name, recipe in recipes.items():
+        together, alone = load_run(tmp_path / "two" / name), train(recipe, tmp_path / "one" / name)
+        assert together.environment["processes"] == 2
+        watched = [c for c in alone.history if c.split("_")[0] in ("preference", "coefficient", "score", "gradient")]
+        assert len(watched) in (4, 8)
+        columns = ["loss", *watched]
+        pd.testing.assert_frame_equal(together.history[columns], alone.history[columns], rtol=2e-2, atol=1e-4)
 
 
 def test_what_a_loader_process_refuses_is_told_in_its_own_line(tiny_recipe, tmp_path, monkeypatch):

@@ -3,11 +3,19 @@
 from mtg_lab.errors import InputError
 from mtg_lab.methods.baselines import Complete, Dropout
 from mtg_lab.methods.contract import Losses, Method, checked_options
+from mtg_lab.methods.gradient_modulation import GradientModulation
+from mtg_lab.methods.inverse_frequency import InverseFrequency
 from mtg_lab.methods.mind_the_gap import AlignedTeacher, Student
+from mtg_lab.methods.passion import BalancedStudent, BalancedTeacher, Passion
+from mtg_lab.methods.prototype_modulation import PrototypeModulation
 
-METHODS: dict[str, type[Method]] = {m.name: m for m in (Complete, Dropout, AlignedTeacher, Student)}
+_METHODS: tuple[type[Method], ...] = (
+    Complete, Dropout, AlignedTeacher, Student, Passion, BalancedTeacher, BalancedStudent, InverseFrequency,
+    PrototypeModulation, GradientModulation,
+)  # fmt: skip
+METHODS: dict[str, type[Method]] = {m.name: m for m in _METHODS}
 
-__all__ = ["METHODS", "AlignedTeacher", "Complete", "Dropout", "Losses", "Method", "Student", "checked_options", "find"]
+__all__ = ["METHODS", "Losses", "Method", "checked_options", "find", *sorted(m.__name__ for m in _METHODS)]
 
 
 def find(name: str) -> type[Method]:

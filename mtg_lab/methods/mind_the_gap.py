@@ -1,8 +1,9 @@
 """Mind the Gap (arXiv 2409.19366): a teacher whose latents are aligned to P_mix, and students that it guides.
 
 The authors state the teacher's alignment (mean squared error to P_mix, weights a softmax of learned numbers) and that
-a student learns from the frozen teacher; how it learns they leave open. Here: temperature KL on logits and the squared
-distance between the student's fused latent and the teacher's anchor, each with a weight that can be zero.
+a student learns from the frozen teacher; how it learns they leave open. Here: temperature KL on logits, the squared
+distance between the student's fused latent and the teacher's anchor, and, off by default, the distances of last
+features and of maps of similarity to class prototypes; each with a weight that can be zero.
 """
 
 import math
@@ -14,14 +15,20 @@ from torch import Tensor
 
 from mtg_lab import vocabulary
 from mtg_lab.alignment import ON_SAMPLES, align, anchor_is_learned, anchor_weights, find_loss
-from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, with_latents
+from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, Prediction, with_latents
 from mtg_lab.data import subset_mask
-from mtg_lab.distillation import frozen, latent_distillation, logit_distillation
+from mtg_lab.distillation import (
+    feature_distillation,
+    frozen,
+    latent_distillation,
+    logit_distillation,
+    prototype_distillation,
+)
 from mtg_lab.errors import InputError
-from mtg_lab.methods.contract import Losses, Method, all_present
+from mtg_lab.methods.contract import Fusion, Losses, Method, all_present
 from mtg_lab.moments import effective_rank, moments, relative_gap, variance
 
-_WATCHED = 20  # steps over which what is logged is averaged
+_START, _WATCHED = 5, 20  # steps over which what is logged is averaged, at the start and now
 
 
 class AlignedTeacher(Method):
@@ -76,7 +83,8 @@ class AlignedTeacher(Method):
         term = align(scales, weights, present, options["align_loss"], options["normalise"], seed)
         factor = schedule_factor(options["align_schedule"], float(batch.get("progress", 0.0)))
         mask = subset_mask(present, batch["draw"]) if options["dropout"] else present
-        segmentation = self.segmentation(self.backbone.decode(latents, mask), batch["label"])
+        prediction = self.backbone.decode(latents, mask)
+        segmentation = self.segmentation(prediction, batch["label"])
         with torch.no_grad():
             # An eighth of the voxels will do to keep an eye on them.
             found = moments(latents[0].detach()[..., ::2, ::2, ::2], present)
@@ -87,19 +95,25 @@ class AlignedTeacher(Method):
                 "latent_scale": variance(found).mean().sqrt(),
                 "effective_rank": term.new_tensor(effective_rank(latents[0], present, int(batch["draw"][0]) % 2**31)),
             }
-        return Losses(segmentation + options["align_weight"] * factor * term, parts)
+        total = segmentation + options["align_weight"] * factor * term
+        return Losses(total, parts, fusion=Fusion(latents, present, mask, prediction))
 
     def warning(self, history: Sequence[Mapping[str, float]]) -> str | None:
-        """Tells a collapse: latents whose effective rank has halved, or whose scale fell below a tenth.
+        """Tells a collapse: latents with hardly a direction beyond the first, or hardly a scale, against the start.
 
         The authors name mode collapse as the signature of an alignment that is too strong; the loss then looks perfect.
+        It can be over within twenty steps, hence the comparison with the very first. Learning alone takes directions
+        away as well (of seven at the start a network without alignment kept three to five), so the bounds are low.
         """
-        if len(history) < 3 * _WATCHED:
+        if len(history) < _START + _WATCHED:
             return None
-        early, late = history[_WATCHED : 2 * _WATCHED], history[-_WATCHED:]  # the very first rows are the start's
-        for column, share, words in (("effective_rank", 0.5, "effective rank"), ("latent_scale", 0.1, "scale")):
-            before, now = (sum(row[column] for row in rows) / _WATCHED for rows in (early, late))
-            if now < share * before:
+        first, last = history[:_START], history[-_WATCHED:]
+        for column, floor, share, words in (
+            ("effective_rank", 1.0, 0.15, "effective rank"),  # a rank is never below one
+            ("latent_scale", 0.0, 0.1, "scale"),
+        ):
+            before, now = (sum(row[column] for row in rows) / len(rows) for rows in (first, last))
+            if now - floor < share * (before - floor):
                 return f"latents collapse: their {words} fell from {before:.2g} to {now:.2g}; lower method.align_weight"
         return None
 
@@ -160,6 +174,8 @@ class Student(Method):
         latent_weight: weight of the distance between the student's fused latent (the barycentre of those present)
             and the teacher's anchor.
         temperature: of the KL.
+        feature_weight: weight of the distance between the two networks' last features.
+        prototype_weight: weight of the difference between the two networks' maps of similarity to class prototypes.
         from_teacher: start from the teacher's weights instead of from scratch.
     """
 
@@ -172,6 +188,8 @@ class Student(Method):
         "logit_weight": 0.05,
         "latent_weight": 0.1,
         "temperature": 4.0,
+        "feature_weight": 0.0,
+        "prototype_weight": 0.0,
         "from_teacher": False,
     }
 
@@ -182,6 +200,9 @@ class Student(Method):
                 f"the teacher knows {', '.join(teacher.modalities)}, the student {', '.join(backbone.modalities)}; "
                 "train both on manifests with the same modality columns"
             )
+        for name in ("logit_weight", "latent_weight", "feature_weight", "prototype_weight"):
+            if self.options[name] < 0:
+                raise InputError(f"method {self.name}: {name} is {self.options[name]}; it must be 0 or more")
         self.teacher = with_latents(teacher, "a teacher")
         frozen(self.teacher)
         subset = self.options["subset"]
@@ -216,13 +237,21 @@ class Student(Method):
             anchor = self.teacher.mixture.barycentre(taught[0], available)
         latents = self.backbone.encode(batch["image"], present)
         prediction = self.backbone.decode(latents, present)
-        segmentation = self.segmentation(prediction, batch["label"])
-        logit = logit_distillation(prediction.logits, target.logits, self.options["temperature"])
-        latent = latent_distillation(self.backbone.mixture.barycentre(latents[0], present), anchor)
-        parts = {
-            "segmentation": segmentation.detach(),
-            "logit_distillation": logit.detach(),
-            "latent_distillation": latent.detach(),
+        segmentation, parts = self.segmentation(prediction, batch["label"]), {}
+        total, parts["segmentation"] = segmentation, segmentation.detach()
+        for name, term in self._handed_on(prediction, latents, present, target, anchor, batch["label"]).items():
+            total = total + self.options[f"{name}_weight"] * term
+            parts[f"{name}_distillation"] = term.detach()
+        return Losses(total, parts, fusion=Fusion(latents, present, present, prediction))
+
+    def _handed_on(
+        self, own: Prediction, latents: Latents, present: Tensor, target: Prediction, anchor: Tensor, label: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms that have a weight, by the name of their weight."""
+        compute = {
+            "logit": lambda: logit_distillation(own.logits, target.logits, self.options["temperature"]),
+            "latent": lambda: latent_distillation(self.backbone.mixture.barycentre(latents[0], present), anchor),
+            "feature": lambda: feature_distillation(own.features, target.features),
+            "prototype": lambda: prototype_distillation(own.features, target.features, label, own.logits.shape[1]),
         }
-        total = segmentation + self.options["logit_weight"] * logit + self.options["latent_weight"] * latent
-        return Losses(total, parts)
+        return {name: term() for name, term in compute.items() if self.options[f"{name}_weight"] > 0}

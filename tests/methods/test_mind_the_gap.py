@@ -151,9 +151,10 @@ def test_the_normalised_form_closes_the_gap_without_shrinking():
 @pytest.mark.parametrize(
     ("column", "values", "told"),
     [
-        ("effective_rank", (4.0, 1.5), "their effective rank fell from 4 to 1.5; lower method.align_weight"),
+        ("effective_rank", (4.0, 1.4), "their effective rank fell from 4 to 1.4; lower method.align_weight"),
         ("latent_scale", (1.0, 0.05), "their scale fell from 1 to 0.05"),
-        ("effective_rank", (4.0, 2.5), None),
+        ("effective_rank", (7.0, 3.0), None),
+        ("effective_rank", (1.0, 1.0), None),
         ("latent_scale", (1.0, 0.2), None),
     ],
 )
@@ -162,7 +163,13 @@ def test_a_collapse_is_told(column, values, told):
     history = [calm | {column: values[0]}] * 40 + [calm | {column: values[1]}] * 30
     found = AlignedTeacher(network()).warning(history)
     assert found is None if told is None else told in found
-    assert AlignedTeacher(network()).warning(history[-30:]) is None, "too short to tell"
+    assert AlignedTeacher(network()).warning(history[:4] + history[-20:]) is None, "too short to tell"
+
+
+def test_a_collapse_within_the_first_steps_is_told():
+    """As under a weight of 30: after twenty steps all latents point one way, and nothing changes any more."""
+    history = [{"effective_rank": max(1.2, 3.8 - 0.15 * step), "latent_scale": 1.0} for step in range(100)]
+    assert "their effective rank fell from 3.5 to 1.2" in AlignedTeacher(network()).warning(history)
 
 
 def test_with_dropout_the_teacher_decodes_a_drawn_subset():
@@ -240,17 +247,33 @@ def test_each_term_can_be_switched_off():
     silent = Student(network(), teacher=network(1), subset="t2f", logit_weight=0.0, latent_weight=0.0)
     losses = silent(batch)
     torch.testing.assert_close(losses.total.detach(), losses.parts["segmentation"])
-    loud = Student(network(), teacher=network(1), subset="t2f", logit_weight=2.0, latent_weight=3.0)(batch)
-    parts = loud.parts
-    expected = parts["segmentation"] + 2 * parts["logit_distillation"] + 3 * parts["latent_distillation"]
+    assert set(losses.parts) == {"segmentation"}
+    weights = {"logit": 2.0, "latent": 3.0, "feature": 5.0, "prototype": 7.0}
+    options = {f"{name}_weight": weight for name, weight in weights.items()}
+    loud = Student(network(), teacher=network(1), subset="t2f", **options)(batch)
+    terms = {name: loud.parts[f"{name}_distillation"] for name in weights}
+    assert all(term > 0 for term in terms.values())
+    expected = loud.parts["segmentation"] + sum(weights[name] * term for name, term in terms.items())
     torch.testing.assert_close(loud.total.detach(), expected)
 
 
+def test_a_weight_below_zero_is_refused():
+    with pytest.raises(InputError, match="feature_weight is -1"):
+        Student(network(), teacher=network(1), feature_weight=-1.0)
+
+
 def test_a_student_that_starts_as_its_teacher_agrees_with_it_on_everything():
-    method = Student(network(), teacher=network(1), subset="+".join(MODALITIES), from_teacher=True)
+    method = Student(
+        network(),
+        teacher=network(1),
+        subset="+".join(MODALITIES),
+        from_teacher=True,
+        feature_weight=1.0,
+        prototype_weight=1.0,
+    )
     parts = method.eval()(random_batch()).parts
-    assert parts["logit_distillation"] == pytest.approx(0, abs=1e-6)
-    assert parts["latent_distillation"] == pytest.approx(0, abs=1e-6)
+    for name in ("logit", "latent", "feature", "prototype"):
+        assert parts[f"{name}_distillation"] == pytest.approx(0, abs=1e-6)
 
 
 def test_another_network_cannot_start_from_the_teacher():

@@ -25,9 +25,10 @@ def test_the_suite_has_these_lessons():
         "02_missing_modalities",
         "03_modality_gap",
         "04_pmix_alignment",
-        "05_training",
-        "06_dice_evaluation",
-        "07_backbones",
+        "05_teacher",
+        "06_students",
+        "07_evaluation",
+        "08_backbones",
     ]
 
 
@@ -49,11 +50,11 @@ def test_it_runs_and_leaves_pictures_with_words_numbers_and_a_page(executed, nam
 
 @pytest.mark.slow
 def test_what_one_notebook_trained_the_next_one_loads(executed):
-    """The runs of 06 are those of 05: their training seconds are read from the same folders."""
+    """The runs of 07 are those of 06: it trains nothing."""
     outcomes, _ = executed
-    again = outcomes["06_dice_evaluation"]
+    again = outcomes["07_evaluation"]
     assert again.metrics["seeds_count"] == 1
-    assert again.seconds < outcomes["05_training"].seconds + outcomes["04_pmix_alignment"].seconds
+    assert again.seconds < outcomes["06_students"].seconds + outcomes["05_teacher"].seconds
 
 
 @pytest.mark.slow
@@ -68,6 +69,6 @@ def test_the_index_shows_the_dice_table_of_the_last_lesson(executed):
 @pytest.mark.slow
 def test_every_number_is_finite_or_said_not_to_be(executed):
     outcomes, _ = executed
-    dice = {k: v for k, v in outcomes["06_dice_evaluation"].metrics.items() if k.startswith("dice_")}
+    dice = {k: v for k, v in outcomes["07_evaluation"].metrics.items() if k.startswith("dice_")}
     assert len(dice) == 4
     assert all(0 <= v <= 1 for v in dice.values())

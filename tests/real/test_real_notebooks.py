@@ -15,7 +15,7 @@ ONLY_SPLIT = {"isles22": "train"}
 def test_data_gap_and_dice_notebooks_run_on_real_scans(cohort, real_data, tmp_path):
     manifest = real_manifests(tmp_path, real_data)[cohort]
     outcomes = run_notebooks(
-        find_notebooks(["01", "03", "06"], default_folder()),
+        find_notebooks(["01", "03", "07"], default_folder()),
         tmp_path / "out",
         preset="smoke",
         manifest=manifest,
@@ -24,8 +24,8 @@ def test_data_gap_and_dice_notebooks_run_on_real_scans(cohort, real_data, tmp_pa
     )
     faults = {o.notebook: f"cell {o.cell}: {o.message}" for o in outcomes if o.status != "done"}
     assert not faults
-    numbers = json.loads((tmp_path / "out" / "06_dice_evaluation" / "metrics.json").read_text())
+    numbers = json.loads((tmp_path / "out" / "07_evaluation" / "metrics.json").read_text())
     assert 0 <= numbers["dice_dropout"] <= 1
     modalities = {"open_ms": 4, "isles22": 3, "brats15": 2}[cohort]
-    table = (tmp_path / "out" / "06_dice_evaluation" / "scores.csv").read_text()
+    table = (tmp_path / "out" / "07_evaluation" / "scores.csv").read_text()
     assert "+".join(["t2f", "t1n", "t1c", "t2w"]) in table or modalities < 4
