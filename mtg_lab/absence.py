@@ -5,7 +5,7 @@ issue 2). A run is scored here on the same subjects and subsets under each of th
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,13 +14,14 @@ import torch
 from mtg_lab import vocabulary
 from mtg_lab.data import cached_dataset
 from mtg_lab.errors import InputError
-from mtg_lab.evaluation import dice, region_masks
-from mtg_lab.hardware import default_device
+from mtg_lab.hardware import default_device, use_bf16
 from mtg_lab.inference import choose_window, subset_classes
 from mtg_lab.manifest import Manifest, read_manifest
 from mtg_lab.missingness import Missingness
 from mtg_lab.progress import progress
+from mtg_lab.protocol import NAMED, Protocol
 from mtg_lab.runs import Run
+from mtg_lab.scoring import dice, region_masks
 
 MODES = ("input", "features", "absent")
 
@@ -46,7 +47,7 @@ def absence(
         empty: Dice where the reference lacks a region, see :class:`mtg_lab.evaluation.Protocol`.
 
     Returns:
-        Columns subject, subset, mode, region, value.
+        Columns subject, subset, mode, region, value; the protocol is in ``.attrs["protocol"]``.
 
     Raises:
         InputError: an unknown split, subset or modality, or no subject that has one of the subsets.
@@ -58,7 +59,7 @@ def absence(
     cohort.materialise()
     backbone = run.backbone(default_device())
     regions = {r: run.schema.region_classes[r] for r in cohort.schema.region_classes}
-    rows = []
+    rows, windows = [], set()
     for members in progress(wanted, total=len(wanted), desc="modes of absence"):
         having = replace(cohort, subjects=tuple(s for s in cohort if members <= set(s.images)))
         name = vocabulary.subset_name(members, run.modalities)
@@ -75,7 +76,9 @@ def absence(
                 "absent": (absent["image"], [absent["present"]], absent["label"]),
             }
             for mode, (image, masks, label) in cases.items():
-                classes = next(subset_classes(backbone, image, masks, choose_window(run, image.shape[1:])))
+                window = choose_window(run, image.shape[1:])
+                windows.add(window)
+                classes = next(subset_classes(backbone, image, masks, window))
                 truth = region_masks(label[0], cohort.schema.region_classes)
                 for region, value in zip(regions, dice(region_masks(classes, regions), truth, empty), strict=True):
                     rows.append(
@@ -83,4 +86,12 @@ def absence(
                     )
     if not rows:
         raise InputError(f"{cohort.path}: no subject of split {split} has all modalities of a wanted subset")
-    return pd.DataFrame(rows)
+    table, window = pd.DataFrame(rows), max(windows)
+    names = [vocabulary.subset_name(members, run.modalities) for members in wanted]
+    protocol = Protocol(
+        cohort.fingerprint(), split, tuple(s.name for s in cohort), tuple(names), tuple(regions),
+        run.recipe.preprocessing.spacing_mm, window, 0.5 if window else 0.0, empty,
+        "bf16" if use_bf16("auto") else "fp32", subset_choice=NAMED,
+    )  # fmt: skip
+    table.attrs["protocol"] = asdict(protocol)
+    return table

@@ -1,7 +1,7 @@
 """Can probabilities be believed, subset by subset: reliability, Brier score, calibration error, risk and coverage."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,87 +10,16 @@ import pandas as pd
 import torch
 
 from mtg_lab import vocabulary
+from mtg_lab.calibration_metrics import BINS, ReliabilityTally
 from mtg_lab.data import cached_dataset
 from mtg_lab.errors import InputError
-from mtg_lab.evaluation import dice, region_masks
 from mtg_lab.hardware import default_device
 from mtg_lab.inference import choose_window, subset_logits
 from mtg_lab.manifest import Manifest, read_manifest
 from mtg_lab.progress import progress
 from mtg_lab.runs import Run
+from mtg_lab.scoring import dice, region_masks
 from mtg_lab.subset_choice import MOST_SUBSETS, choose_subsets
-
-BINS = 15  # Guo et al. 2017, section 2
-
-
-@dataclass
-class ReliabilityTally:
-    """Voxels by predicted probability, added up case by case, so that no cohort need be in memory.
-
-    Attributes:
-        bins: of equal width over 0 to 1; a probability on an edge belongs to the upper bin, 1 to the last.
-        count, predicted, hits: [bins] voxels, sum of their probabilities, and how many of them are in the region.
-        squares: sum over voxels of (probability − truth)².
-    """
-
-    bins: int = BINS
-    squares: float = 0.0
-    count: np.ndarray = field(init=False)
-    predicted: np.ndarray = field(init=False)
-    hits: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        if self.bins < 1:
-            raise InputError(f"{self.bins} bins of probability; give 1 at least, usually {BINS}")
-        self.count, self.predicted, self.hits = (np.zeros(self.bins) for _ in range(3))
-
-    def add(self, probability: np.ndarray, truth: np.ndarray) -> None:
-        """Count the voxels of a case.
-
-        Args:
-            probability: of the region, 0 to 1, any shape.
-            truth: bool, the same shape.
-
-        Raises:
-            InputError: shapes differ, or a value is no probability.
-        """
-        probability, truth = np.asarray(probability, dtype=float).ravel(), np.asarray(truth).ravel()
-        if len(probability) != len(truth):
-            raise InputError(f"{len(probability)} probabilities and {len(truth)} true voxels; they must pair")
-        # Sums of float32 probabilities exceed one by their rounding. NaN fails both comparisons.
-        if len(probability) and not (probability.min() >= 0 and probability.max() <= 1 + 1e-5):
-            raise InputError(f"probabilities from {probability.min():g} to {probability.max():g}; they lie in 0 to 1")
-        truth = truth.astype(float)
-        place = np.minimum((probability * self.bins).astype(np.int64), self.bins - 1)
-        self.count += np.bincount(place, minlength=self.bins)
-        self.predicted += np.bincount(place, probability, self.bins)
-        self.hits += np.bincount(place, truth, self.bins)
-        self.squares += float(np.square(probability - truth).sum())
-
-    @property
-    def brier(self) -> float:
-        """Mean squared difference of probability and truth (Brier 1950); NaN without a voxel."""
-        return self.squares / self.count.sum() if self.count.any() else float("nan")
-
-    @property
-    def expected_error(self) -> float:
-        """Expected calibration error (Naeini et al. 2015): |frequency − confidence|, weighted by voxels."""
-        return float(np.abs(self.hits - self.predicted).sum() / self.count.sum()) if self.count.any() else float("nan")
-
-    def table(self) -> pd.DataFrame:
-        """A row a bin: bin, low and high (its edges), count, confidence, frequency.
-
-        Confidence is the mean probability, frequency the share of voxels in the region (what a reliability diagram
-        calls accuracy); both are NaN where no voxel is.
-        """
-        edges = np.linspace(0, 1, self.bins + 1)
-        confidence, frequency = (
-            np.divide(s, self.count, out=np.full(self.bins, np.nan), where=self.count > 0)
-            for s in (self.predicted, self.hits)
-        )
-        return pd.DataFrame({"bin": np.arange(self.bins), "low": edges[:-1], "high": edges[1:],
-                             "count": self.count.astype(np.int64), "confidence": confidence,
-                             "frequency": frequency})  # fmt: skip
 
 
 def case_confidence(probability: np.ndarray, predicted: np.ndarray) -> float:

@@ -5,7 +5,6 @@ are imported inside the commands, so that ``--help`` answers at once.
 """
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from mtg_lab.cli_cache import cache
 from mtg_lab.cli_cohort import convert, export, index
 from mtg_lab.cli_cohort import pairs as _pairs
 from mtg_lab.cli_doctor import doctor
+from mtg_lab.cli_evaluate import evaluate
 from mtg_lab.cli_missing import missing
 from mtg_lab.cli_predict import measure, predict
 from mtg_lab.errors import InputError
@@ -42,7 +42,7 @@ def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
 
-for _command in (index, export, convert, doctor, missing, cache, predict, measure):
+for _command in (index, export, convert, doctor, missing, cache, evaluate, predict, measure):
     main.add_command(_command)
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
@@ -120,41 +120,6 @@ def train(manifest: str, method: str, backbone: str, preset: str, teacher: str, 
     run = training.train(training.override(recipe, settings), out, workers=workers)
     click.echo(f"{run.folder}: {run.environment['seconds']:.0f} s on {run.environment['device']}, "
                f"final loss {run.history['loss'].tail(20).mean():.3f}")  # fmt: skip
-
-
-@main.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@_MANIFEST
-@click.option("--split", default="test")
-@click.option("--subset", "named", multiple=True, help="e.g. t1c+t2f; repeatable; by default see --subsets")
-@click.option(
-    "--subsets", default="63", metavar="N|all", help="score all where there are N at most, else a sample of N"
-)
-@click.option("--window", type=click.IntRange(0), help="edge in voxels; 0 the whole volume, by default chosen")
-@click.option("--empty", default="one", help="Dice where the reference is empty: one or nan")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="scores.csv")
-@_JSON
-def evaluate(run: Path, manifest: str, split: str, named: tuple[str, ...], subsets: str, window: int | None, empty: str,
-             out: Path, as_json: bool) -> None:  # fmt: skip
-    """Score a run on every subset of modalities; a tidy CSV with its protocol beside it."""
-    from mtg_lab import evaluation
-    from mtg_lab.manifest import read_manifest
-    from mtg_lab.runs import load_run
-
-    if not (subsets == "all" or subsets.isdecimal()):
-        raise click.UsageError(f"--subsets {subsets}: give a number, or all")
-    most = sys.maxsize if subsets == "all" else int(subsets)
-    table = evaluation.evaluate(load_run(run), read_manifest(manifest), split, subsets=named or None, most_subsets=most,
-                                window=window, empty=empty)  # fmt: skip
-    evaluation.save_scores(table, out)
-    means = table.pivot_table(index="subset", columns="region", values="value", sort=False)
-    if as_json:
-        plain = json.loads(means.to_json(orient="index"))  # a mean that does not exist is null, JSON knows no NaN
-        click.echo(json.dumps({"protocol": table.attrs["protocol"], "mean": plain}, indent=2))
-    else:
-        click.echo(means.round(3).to_string())
-        click.echo(str(evaluation.Protocol(**table.attrs["protocol"])))
-        click.echo(str(out))
 
 
 @main.command()

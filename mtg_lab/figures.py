@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import gaussian_kde, norm
 
+from mtg_lab.figure_notes import note_protocol
 from mtg_lab.files import written_aside
 from mtg_lab.palette import COLOURS, MARKERS, OUTLINES, modality_style
+from mtg_lab.protocol import check_comparable, check_one_metric
 from mtg_lab.slices import fullest_slice, growth_layers, intensity_window, predictions, sequences, slice_panels
 
 __all__ = [
@@ -138,7 +140,12 @@ def gap_dots(table: pd.DataFrame, title: str = "") -> Figure:
 
 
 def subset_heatmap(scores: pd.DataFrame, title: str = "") -> Figure:
-    """Mean score of every subset (rows, fewest sequences first) and region (columns), with filled and empty dots."""
+    """Mean score of every subset (rows, fewest sequences first) and region (columns), with filled and empty dots.
+
+    Raises:
+        InputError: the table holds several metrics.
+    """
+    check_one_metric(scores)
     subsets = list(dict.fromkeys(scores["subset"]))
     modalities = list(dict.fromkeys(name for subset in subsets for name in subset.split("+")))
     regions = list(dict.fromkeys(scores["region"]))
@@ -169,14 +176,20 @@ def subset_heatmap(scores: pd.DataFrame, title: str = "") -> Figure:
     heat.xaxis.tick_top()
     heat.tick_params(length=0)
     figure.suptitle(title or "Dice by subset of sequences", fontsize=12)
-    return figure
+    return note_protocol(figure, scores)
 
 
 def missingness_lines(scores: Mapping[str, pd.DataFrame], title: str = "", draws: int = 500) -> Figure:
     """Mean score against the number of missing modalities, one panel a region, one line a run.
 
     Bands are 95 % bootstrap intervals over subjects.
+
+    Raises:
+        InputError: the tables were scored under different protocols, or hold several metrics.
     """
+    for table in scores.values():
+        check_one_metric(table)
+    check_comparable([table for table in scores.values() if "protocol" in table])
     regions = list(dict.fromkeys(next(iter(scores.values()))["region"]))
     most = max(int(table["modalities"].max()) for table in scores.values())
     figure = Figure(figsize=(3.4 * len(regions), 3.5), layout="constrained")
@@ -203,7 +216,7 @@ def missingness_lines(scores: Mapping[str, pd.DataFrame], title: str = "", draws
     named = {label: handle for axes in row for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(title or "Dice falls as sequences go missing (bands: 95 % over subjects)", fontsize=12)
-    return figure
+    return note_protocol(figure, scores.values())
 
 
 def forest(differences: pd.DataFrame, title: str = "") -> Figure:
@@ -220,7 +233,7 @@ def forest(differences: pd.DataFrame, title: str = "") -> Figure:
     axes.set_ylim(len(differences) - 0.4, -0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title or "Filled where the interval excludes zero", fontsize=11)
-    return figure
+    return note_protocol(figure, differences)
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame], column: str = "segmentation", title: str = "") -> Figure:

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from mtg_lab.calibration import risk_coverage, risk_coverage_area
 from mtg_lab.errors import InputError
+from mtg_lab.figure_notes import note
 from mtg_lab.palette import COLOURS, MARKERS, OUTLINES
 
 _ORDER = (7, 3, 4, 2, 0, 5, 1, 6)  # black first: the subset of all sequences
@@ -58,7 +59,7 @@ def reliability_diagram(bins: pd.DataFrame, subsets: Sequence[str] | None = None
     lower[0].set_ylabel("voxels")
     _legend(figure, *upper[0].get_legend_handles_labels())
     figure.suptitle(title or "Below the diagonal, probabilities are too high", fontsize=12)
-    return figure
+    return note(figure, _settings(bins))
 
 
 def risk_coverage_curves(cases: pd.DataFrame, subsets: Sequence[str] | None = None, title: str = "") -> Figure:
@@ -108,7 +109,20 @@ def risk_coverage_curves(cases: pd.DataFrame, subsets: Sequence[str] | None = No
     _legend(figure, handles, [str(h.get_label()) for h in handles])
     words = "A flat curve: the network does not know which cases it fails (numbers: area)"
     figure.suptitle(title or words, fontsize=12)
-    return figure
+    return note(figure, _settings(cases))
+
+
+def _settings(table: pd.DataFrame) -> str:
+    """How the table came about, in one line; empty where it does not say."""
+    given = table.attrs.get("settings")
+    if not given:
+        return ""
+    where = f"windows of {given['window']}^3, overlap {given['overlap']:g}" if given["window"] else "whole volume"
+    return (
+        f"run {given['run']}, cohort {given['cohort']}, {len(given['cases'])} {given['split']} cases, "
+        f"{given['spacing_mm']:g} mm grid, {where}, voxels of the {given['voxels']}, {given['bins']} bins, empty "
+        f"reference: {given['empty']}"
+    )
 
 
 def _apart(heights: list[float], gap: float) -> list[float]:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from mtg_lab.figure_notes import note_protocol
 from mtg_lab.palette import COLOURS, OUTLINES, modality_style
 
 _BAR = "#5a5a5a"
@@ -166,4 +167,4 @@ def absence_modes(scores: pd.DataFrame, title: str = "") -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=len(modes), frameon=False)
     figure.suptitle(title or "Three ways to lack a sequence", fontsize=12)
-    return figure
+    return note_protocol(figure, scores)

@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mtg_lab.figure_notes import note_protocol
 from mtg_lab.palette import COLOURS, MARKERS, modality_style
+from mtg_lab.postprocessing import derived_regions
 from mtg_lab.score_cube import EVERY_REGION, Scores, comparable_cubes, more_is_better, nanmean
 from mtg_lab.statistics import SIGNIFICANT
 
@@ -51,11 +53,12 @@ def shapley_bars(worth: pd.DataFrame, title: str = "") -> Figure:
     axes.set_xlim(right=1.22 * max(worth["high"].max(), worth["value"].max()))
     figure.supxlabel("Shapley value (Dice), with its share of the score with all sequences", fontsize=10)
     figure.suptitle(title or _most_worth(worth), fontsize=12)
-    return figure
+    return note_protocol(figure, worth)
 
 
 def _most_worth(worth: pd.DataFrame) -> str:
-    leading = worth[worth["region"] != EVERY_REGION]
+    aside = [EVERY_REGION, *derived_regions(list(worth["region"].unique()))]
+    leading = worth[~worth["region"].isin(aside)]
     leading = leading if len(leading) else worth
     best = leading.loc[leading.groupby("region", sort=False)["value"].idxmax()]
     return "Worth most: " + ", ".join(f"{m} for {r}" for r, m in zip(best["region"], best["modality"], strict=True))
@@ -116,7 +119,7 @@ def case_scatter(
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.suptitle(title or f"{metric.capitalize()} of every subject, mean over subsets and seeds", fontsize=12)
-    return figure
+    return note_protocol(figure, cubes[names[0]].table([]))
 
 
 def _name_point(axes: Axes, x: np.ndarray, y: np.ndarray, subjects: Sequence[str], place: int) -> None:
@@ -173,7 +176,7 @@ def rank_plot(stability: pd.DataFrame, tests: pd.DataFrame | None = None, title:
     words = "rank by mean score; bar: 95 % of draws of patients and seeds; %: how often first; τ: agreement of draws"
     figure.supxlabel(words + ("; bracket: not told apart" if tests is not None else ""), fontsize=9)
     figure.suptitle(title or "How firm the ranking is", fontsize=12)
-    return figure
+    return note_protocol(figure, stability)
 
 
 def _brackets(axes: Axes, methods: Sequence[str], region: str, tests: pd.DataFrame | None, count: int) -> None:
@@ -256,4 +259,4 @@ def claims_against_spread(
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
     words = f"{inside} of {len(gains)} claimed gains are smaller than the distance between reports of one method"
     figure.suptitle(title or words, fontsize=12)
-    return figure
+    return figure if seeds is None else note_protocol(figure, seeds)

@@ -1,13 +1,15 @@
 """Score tables as arrays: seed by subject by subset by region, for whatever is computed over all subsets at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mtg_lab.errors import InputError
-from mtg_lab.evaluation import check_comparable
+from mtg_lab.postprocessing import derived_regions
+from mtg_lab.protocol import check_comparable, protocol_attrs, select_metric
 
 # One training's table as evaluate() gives it, or several of one method by seed.
 Scores = pd.DataFrame | Mapping[int, pd.DataFrame]
@@ -28,6 +30,7 @@ class ScoreCube:
         seeds, subjects, regions: names along the axes.
         subsets: sets of modalities along the axis, names in ``subset_names``.
         modalities: of the largest subset, in its order.
+        attrs: of the tables computed from this: the protocol.
     """
 
     values: np.ndarray
@@ -37,6 +40,7 @@ class ScoreCube:
     subset_names: tuple[str, ...]
     regions: tuple[str, ...]
     modalities: tuple[str, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def full(self) -> int:
@@ -53,12 +57,22 @@ class ScoreCube:
         return self.subsets.index(everything)
 
     def mean_over_regions(self) -> "ScoreCube":
-        """The same with one more region, ``all``: the mean of a case's regions; unchanged where there is one region."""
-        if len(self.regions) < 2:
+        """The same with one more region, ``all``: the mean of a case's regions; unchanged where there is one region.
+
+        A region without its small parts (``ETpp``) stands beside the region itself and does not count twice.
+        """
+        counted = [i for i, r in enumerate(self.regions) if r not in derived_regions(self.regions)]
+        if len(counted) < 2:
             return self
-        mean = nanmean(self.values, axis=3)[..., None]
+        mean = nanmean(self.values[..., counted], axis=3)[..., None]
         values = np.concatenate([self.values, mean], axis=3)
         return replace(self, values=values, regions=(*self.regions, EVERY_REGION))
+
+    def table(self, rows: Any) -> pd.DataFrame:
+        """A table of what was computed from these scores, which knows their protocol."""
+        found = pd.DataFrame(rows)
+        found.attrs.update(self.attrs)
+        return found
 
 
 def score_cube(scores: Scores, metric: str = "dice") -> ScoreCube:
@@ -79,8 +93,8 @@ def score_cube(scores: Scores, metric: str = "dice") -> ScoreCube:
             raise InputError(
                 f"this is no table of scores: it lacks the column {lacking[0]}; take that of mtg_lab.evaluate"
             )
-    check_comparable(list(tables.values()))
-    chosen = [one_metric(table, metric) for table in tables.values()]
+    chosen = [select_metric(table, metric) for table in tables.values()]
+    check_comparable(chosen)
     keys = ["subject", "subset", "region"]
     for table in chosen:
         twice = table[table.duplicated(keys)]
@@ -98,7 +112,8 @@ def score_cube(scores: Scores, metric: str = "dice") -> ScoreCube:
     subsets = [frozenset(name.split("+")) for name in axes[1]]
     ordered = sorted(axes[1], key=lambda name: -name.count("+"))
     modalities = tuple(dict.fromkeys(m for name in ordered for m in name.split("+")))
-    return ScoreCube(values, tuple(tables), tuple(axes[0]), tuple(subsets), tuple(axes[1]), tuple(axes[2]), modalities)
+    return ScoreCube(values, tuple(tables), tuple(axes[0]), tuple(subsets), tuple(axes[1]), tuple(axes[2]), modalities,
+                     protocol_attrs(chosen[0]))  # fmt: skip
 
 
 def comparable_cubes(scores: Mapping[str, Scores], metric: str = "dice") -> dict[str, ScoreCube]:
@@ -109,7 +124,8 @@ def comparable_cubes(scores: Mapping[str, Scores], metric: str = "dice") -> dict
     """
     if len(scores) < 2:
         raise InputError(f"{len(scores)} method to compare; give two at least")
-    check_comparable([t for s in scores.values() for t in ([s] if isinstance(s, pd.DataFrame) else s.values())])
+    tables = [t for s in scores.values() for t in ([s] if isinstance(s, pd.DataFrame) else s.values())]
+    check_comparable([select_metric(t, metric) for t in tables])
     cubes = {method: score_cube(s, metric).mean_over_regions() for method, s in scores.items()}
     first = next(iter(cubes.values()))
     return {method: _aligned(cube, first, method) for method, cube in cubes.items()}
@@ -141,20 +157,6 @@ def by_arm(table: pd.DataFrame, column: str = "arm") -> dict[str, dict[int, pd.D
         part.attrs = dict(table.attrs)
         found.setdefault(str(arm), {})[int(seed)] = part
     return found
-
-
-def one_metric(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of one metric.
-
-    Raises:
-        InputError: there is none.
-    """
-    if "metric" not in table:
-        return table
-    part = table[table["metric"] == metric]
-    if part.empty:
-        raise InputError(f"no score {metric!r} in this table; it has {', '.join(dict.fromkeys(table['metric']))}")
-    return part
 
 
 def more_is_better(metric: str) -> bool:

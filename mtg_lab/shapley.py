@@ -50,7 +50,7 @@ def worth(scores: Scores, metric: str = "dice", draws: int = 2000, seed: int = 0
              "share": value / full if full else np.nan, "full": full, "subjects": cells.shape[1]}
             for i, (m, value) in enumerate(zip(cube.modalities, values.mean(axis=(0, 1)), strict=True))
         ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return cube.table(rows)
 
 
 def pair_interactions(scores: Scores, metric: str = "dice", draws: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -88,7 +88,7 @@ def pair_interactions(scores: Scores, metric: str = "dice", draws: int = 2000, s
                  "high": high[i], "subjects": cells.shape[1]}
                 for i, (a, b) in enumerate(pairs)
             ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return cube.table(rows)
 
 
 INDICES = ("shapley", "alone", "given_others")

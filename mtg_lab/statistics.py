@@ -62,7 +62,7 @@ def paired_tests(
                          "high": high[place], "p": signed_rank_p(patients), "rank_biserial": rank_biserial(patients),
                          "cohen_dz": cohen_dz(patients), "subjects": len(patients),
                          "seeds": len(mine.seeds)})  # fmt: skip
-    table = pd.DataFrame(rows)
+    table = next(iter(cubes.values())).table(rows)
     table.insert(list(table).index("p") + 1, "p_holm", holm(table["p"]))
     return table
 
@@ -176,7 +176,7 @@ def rank_stability(
                          "rank_low": low[number], "rank_high": high[number], "first": share[number],
                          "case_rank": case_ranks[number], "tau": agreement.mean(),
                          "tau_low": np.quantile(agreement, 0.025)})  # fmt: skip
-    return pd.DataFrame(rows)
+    return first.table(rows)
 
 
 def seed_spread(scores: Mapping[str, Mapping[int, pd.DataFrame]], metric: str = "dice") -> pd.DataFrame:
@@ -196,9 +196,9 @@ def seed_spread(scores: Mapping[str, Mapping[int, pd.DataFrame]], metric: str = 
         raise InputError("a spread between seeds needs a method that was trained with two seeds at least")
     freedom = sum(len(v) - 1 for v in several)
     sd = np.sqrt(sum(((v - v.mean(axis=0)) ** 2).sum(axis=0) for v in several) / freedom)
-    regions = next(iter(cubes.values())).regions
-    return pd.DataFrame({"region": regions, "sd": sd, "chance": 1.96 * np.sqrt(2) * sd, "methods": len(several),
-                         "seeds": sum(len(v) for v in several)})  # fmt: skip
+    first = next(iter(cubes.values()))
+    return first.table({"region": first.regions, "sd": sd, "chance": 1.96 * np.sqrt(2) * sd, "methods": len(several),
+                        "seeds": sum(len(v) for v in several)})  # fmt: skip
 
 
 def _kendall(ranks: np.ndarray, full: np.ndarray) -> np.ndarray:

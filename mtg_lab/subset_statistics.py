@@ -37,8 +37,8 @@ def missingness_area(scores: Scores, metric: str = "dice", draws: int = 2000, se
     area = np.trapezoid(curve, axis=-1) / (total - 1)  # [seeds, subjects, regions]
     low, high = interval(resampled_means(area, draws, np.random.default_rng(seed)))
     counted = np.isfinite(area).any(axis=0).sum(axis=0)
-    return pd.DataFrame({"region": cube.regions, "value": nanmean(area, axis=(0, 1)), "low": low, "high": high,
-                         "subjects": counted})  # fmt: skip
+    return cube.table({"region": cube.regions, "value": nanmean(area, axis=(0, 1)), "low": low, "high": high,
+                       "subjects": counted})  # fmt: skip
 
 
 def worst_subset(scores: Scores, metric: str = "dice", draws: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def worst_subset(scores: Scores, metric: str = "dice", draws: int = 2000, seed: 
         rows.append({"region": region, "subset": cube.subset_names[worst], "value": means[worst, place],
                      "low": low[worst, place], "high": high[worst, place], "full": means[cube.full, place],
                      "share": float((np.nanargmin(sign * known, axis=1) == worst).mean())})  # fmt: skip
-    return pd.DataFrame(rows)
+    return cube.table(rows)
 
 
 def added_sequences(
@@ -110,7 +110,7 @@ def added_sequences(
          "subjects": int(np.isfinite(patients[:, i, r]).sum())}
         for r, region in enumerate(cube.regions) for i, (start, _, added) in enumerate(steps)
     ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return cube.table(rows)
 
 
 def monotonicity_violations(steps: pd.DataFrame) -> pd.DataFrame:
@@ -130,7 +130,9 @@ def monotonicity_violations(steps: pd.DataFrame) -> pd.DataFrame:
                      "clearly": int(known["clearly"].sum()), "patient_steps": int(known["subjects"].sum()),
                      "patients_hurt": int(known["patients_hurt"].sum()), "worst_subset": worst["subset"],
                      "worst_added": worst["added"], "worst_change": worst["change"]})  # fmt: skip
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    found.attrs.update(steps.attrs)
+    return found
 
 
 def _steps(cube: ScoreCube) -> list[tuple[int, int, str]]:

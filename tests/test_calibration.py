@@ -5,8 +5,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import brier_score_loss
 
 from mtg_lab.calibration import ReliabilityTally, calibrate, case_confidence, risk_coverage, risk_coverage_area
 from mtg_lab.data import cached_dataset
@@ -14,89 +12,6 @@ from mtg_lab.errors import InputError
 from mtg_lab.evaluation import evaluate
 from mtg_lab.manifest import read_manifest
 from mtg_lab.training import train
-
-
-def tallied(probability, truth, bins=15):
-    tally = ReliabilityTally(bins)
-    tally.add(np.asarray(probability), np.asarray(truth, dtype=bool))
-    return tally
-
-
-def drawn(count=20_000, seed=0, power=1.0):
-    """Probabilities and a truth that has probability p ** power: calibrated where power is 1."""
-    rng = np.random.default_rng(seed)
-    p = rng.random(count)
-    return p, rng.random(count) < p**power
-
-
-# --- bins, Brier, expected error --------------------------------------------------------------------------------------
-
-
-def test_worked_by_hand():
-    """Two bins; below: 0.2, 0.4, one of two true; above: 0.6, 1, one of two: gaps 0.2 and 0.3."""
-    tally = tallied([0.2, 0.4, 0.6, 1.0], [0, 1, 0, 1], bins=2)
-    table = tally.table()
-    assert table["count"].tolist() == [2, 2]
-    assert table["confidence"].tolist() == pytest.approx([0.3, 0.8])
-    assert table["frequency"].tolist() == pytest.approx([0.5, 0.5])
-    assert tally.expected_error == pytest.approx((2 * 0.2 + 2 * 0.3) / 4)
-    assert tally.brier == pytest.approx((0.04 + 0.36 + 0.36 + 0) / 4)
-
-
-def test_bins_and_brier_are_those_of_scikit_learn():
-    p, truth = drawn(power=2)
-    tally = tallied(p, truth, bins=10)
-    frequency, confidence = calibration_curve(truth, p, n_bins=10)
-    assert tally.table()["frequency"].to_numpy() == pytest.approx(frequency)
-    assert tally.table()["confidence"].to_numpy() == pytest.approx(confidence)
-    assert tally.brier == pytest.approx(brier_score_loss(truth, p))
-
-
-def test_honest_probabilities_have_no_error_and_the_brier_of_their_variance():
-    """E[p (1 − p)] = 1/6 for uniform p."""
-    tally = tallied(*drawn(200_000))
-    assert tally.expected_error < 0.01
-    assert tally.brier == pytest.approx(1 / 6, abs=0.002)
-
-
-def test_too_sure_probabilities_err_by_what_they_are_too_sure():
-    """Truth at p²: the gap is E[p − p²] = 1/6."""
-    assert tallied(*drawn(200_000, power=2)).expected_error == pytest.approx(1 / 6, abs=0.004)
-
-
-@given(some.lists(some.tuples(some.floats(0, 1), some.booleans()), min_size=1, max_size=30), some.integers(0, 29))
-def test_case_by_case_is_all_at_once(voxels, cut):
-    p, truth = (np.array(column) for column in zip(*voxels, strict=True))
-    parts = ReliabilityTally()
-    parts.add(p[:cut], truth[:cut])
-    parts.add(p[cut:], truth[cut:])
-    whole = tallied(p, truth)
-    assert (parts.count == whole.count).all()
-    assert (parts.brier, parts.expected_error) == pytest.approx((whole.brier, whole.expected_error))
-    assert 0 <= whole.expected_error <= 1
-    # |mean p − mean truth| can only grow when it is taken bin by bin.
-    assert whole.expected_error >= abs(p.mean() - truth.mean()) - 1e-12
-
-
-def test_edges_and_emptiness():
-    table = tallied([0.5, 1.0, 0.0], [1, 1, 0], bins=2).table()
-    assert table["count"].tolist() == [1, 2], "an edge belongs to the upper bin, 1 to the last"
-    empty = ReliabilityTally(3)
-    assert np.isnan([empty.brier, empty.expected_error]).all()
-    assert empty.table()[["confidence", "frequency"]].isna().all(axis=None)
-
-
-@pytest.mark.parametrize(
-    ("probability", "truth", "words"),
-    [([0.5], [1, 0], "must pair"), ([1.2], [1], "lie in 0 to 1"), ([-0.1], [1], "lie in 0 to 1"),
-     ([np.nan], [1], "lie in 0 to 1")],
-)  # fmt: skip
-def test_what_is_no_probability_is_refused(probability, truth, words):
-    with pytest.raises(InputError, match=words):
-        tallied(probability, truth)
-    with pytest.raises(InputError, match="0 bins"):
-        ReliabilityTally(0)
-
 
 # --- risk and coverage ------------------------------------------------------------------------------------------------
 

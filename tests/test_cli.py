@@ -271,10 +271,10 @@ def test_evaluate_writes_scores_with_their_protocol(cohort, trained, tmp_path):
 
 def test_evaluate_in_json_is_json_even_where_there_is_no_mean(cohort, trained, tmp_path, monkeypatch):
     """Under the rule nan a region that no reference holds has no mean, and NaN is no JSON."""
-    from mtg_lab import evaluation
+    from mtg_lab import scoring
 
-    score = evaluation.dice
-    monkeypatch.setattr(evaluation, "dice", lambda *a: [*score(*a)[:2], float("nan") if len(a) else 0])
+    score = scoring.dice
+    monkeypatch.setattr(scoring, "dice", lambda *a: [*score(*a)[:2], float("nan") if len(a) else 0])
     arguments = ("--manifest", cohort, "--split", "val", "--empty", "nan", "--json", "--out", tmp_path / "s.csv")
 
     def refuse(word):
@@ -284,6 +284,39 @@ def test_evaluate_in_json_is_json_even_where_there_is_no_mean(cohort, trained, t
     assert len(found["mean"]) == 15
     assert set(found["mean"]["t1n+t1c+t2w+t2f"]) >= {"WT", "TC"}
     assert found["protocol"]["empty"] == "nan"
+
+
+def test_evaluate_knows_other_metrics_and_their_settings(cohort, trained, tmp_path):
+    out = tmp_path / "scores.csv"
+    arguments = ("evaluate", trained, "--manifest", cohort, "--metrics", "hd95,dice,nsd", "--set", "hd95=pooled",
+                 "--set", "nsd_mm=4", "--remove", "ET:500", "--subset", "t1c", "--out", out)  # fmt: skip
+    told = done(*arguments)
+    table = pd.read_csv(out)
+    assert list(table["metric"].unique()) == ["dice", "hd95", "nsd"]
+    assert list(table["region"].unique()) == ["WT", "TC", "ET", "ETpp"]
+    assert "dice, hd95 (pooled, empty mask: 374), nsd (4 mm, voxels), 2 test cases" in told
+    assert told.index("dice\n") < told.index("hd95\n") < told.index("nsd\n")
+    mean = json.loads(done(*arguments, "--json"))["mean"]
+    assert set(mean) == {"dice", "hd95", "nsd"}
+    assert set(mean["hd95"]["t1c"]) == {"WT", "TC", "ET", "ETpp"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--metrics", "dice,assd"), "unknown metric 'assd'; there are: dice, iou"),
+        (("--set", "hd95=medpy"), "unknown definition of HD95 'medpy'; there are: max_of_directed"),
+        (("--set", "nsd_mm=wide"), "--set nsd_mm=wide: give a number"),
+        (("--set", "colour=blue"), "no metric has the setting 'colour'; there are: hd95, hd95_empty"),
+        (("--remove", "ET"), "cannot read the removal 'ET'"),
+    ],
+)
+def test_evaluate_refuses_unknown_metrics_in_one_line(cohort, trained, tmp_path, words, told):
+    result = call("evaluate", trained, "--manifest", cohort, *words, "--out", tmp_path / "scores.csv")
+    assert result.exit_code == 1
+    assert told in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_gap_writes_a_table_with_intervals(cohort, trained, tmp_path):

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,11 +22,14 @@ from mtg_lab.evaluation import (
     evaluate,
     missingness_curve,
     paired_difference,
+    read_scores,
     region_masks,
     save_scores,
+    select_metric,
 )
 from mtg_lab.hardware import precision_context
 from mtg_lab.manifest import read_manifest
+from mtg_lab.metrics import METRICS, MetricSettings, region_scores
 from mtg_lab.runs import Run
 from mtg_lab.training import train
 
@@ -182,7 +186,6 @@ def test_a_cohort_with_fewer_modalities_in_another_order(oracle, cohort, tmp_pat
 
 def test_another_schema_is_compared_by_the_names_of_its_regions(run, cohort, tmp_path, monkeypatch):
     """The same classes in another order of integers (Decathlon: 1 oedema, 2 core): the same masks, the same scores."""
-    import nibabel as nib
 
     def convert(table):
         for row, cell in enumerate(table["label"]):
@@ -195,6 +198,79 @@ def test_another_schema_is_compared_by_the_names_of_its_regions(run, cohort, tmp
     converted = evaluate(run, edited(cohort, tmp_path, convert))
     assert converted["value"].tolist() == evaluate(run, cohort)["value"].tolist()
     assert converted["protocol"][0] != evaluate(run, cohort)["protocol"][0], "another cohort, another protocol"
+
+
+# --- other metrics than Dice ------------------------------------------------------------------------------------------
+
+
+def test_dice_among_other_metrics_is_the_dice_of_a_table_of_its_own(run, cohort):
+    alone = evaluate(run, cohort, subsets=["t1c", "t1c+t2f"])
+    several = evaluate(run, cohort, "test", ("hd95", "dice"), subsets=["t1c", "t1c+t2f"])
+    assert several["metric"].tolist() == ["dice", "hd95"] * len(alone)
+    assert list(several) == list(alone)
+    pd.testing.assert_frame_equal(select_metric(several, "dice"), alone)
+    assert select_metric(several, "dice").attrs["protocol"] == alone.attrs["protocol"]
+    check_comparable([select_metric(several, "dice"), alone])
+    with pytest.raises(InputError, match=r"they differ in metric \(dice,hd95 against dice\), hd95 \(max_of_directed"):
+        check_comparable([several, alone])
+
+
+def test_every_metric_of_an_oracle_is_perfect(oracle, cohort):
+    table = evaluate(oracle, cohort, "test", METRICS, subsets=["t1c"], window=12)
+    means = table.groupby("metric", sort=False)["value"].agg(["min", "max"])
+    assert list(means.index) == list(METRICS)
+    for metric in ("dice", "iou", "sensitivity", "precision", "nsd", "lesion_dice"):
+        assert tuple(means.loc[metric]) == (1, 1), metric
+    for metric in ("hd95", "volume_error_ml", "relative_volume_error", "lesion_hd95", "lesions_missed"):
+        assert tuple(means.loc[metric]) == (0, 0), metric
+    # Its logits are -(k - class)^2. Furthest from the truth is TC (classes 1 and 3) in a voxel of class 2.
+    furthest = 2 * math.exp(-1) / (1 + 2 * math.exp(-1) + math.exp(-4))
+    assert 0 < means.loc["brier", "max"] <= furthest**2
+    assert 0 < means.loc["ece", "max"] <= furthest
+
+
+def test_scores_of_a_region_are_those_of_its_masks_and_probabilities(run, cohort):
+    chosen = MetricSettings("pooled", "diagonal", 4.0, "surface_weighted", "MET", 5)
+    table = evaluate(run, cohort, "test", METRICS, settings=chosen, subsets=["t1c+t2f"])
+    test = read_manifest(cohort).split("test").materialise()
+    samples = cached_dataset(test.subjects, MODALITIES, run.recipe.preprocessing)
+    for subject, sample in zip(test, samples, strict=True):
+        with torch.inference_mode(), precision_context(torch.device("cpu"), "auto"):
+            logits = run.backbone()(sample["image"][None], torch.tensor([[False, True, False, True]])).logits[0].float()
+        image = nib.load(subject.images["t1c"])
+        for region, members in run.schema.region_classes.items():
+            predicted = torch.isin(logits.argmax(0), torch.tensor(members)).numpy()
+            truth = torch.isin(sample["label"][0], torch.tensor(members)).numpy()
+            expected = region_scores(
+                predicted, truth, (4.0, 4.0, 4.0), METRICS, chosen,
+                diagonal_mm=float(np.linalg.norm(np.array(image.shape) * image.header.get_zooms())),
+                probability=logits.softmax(0)[list(members)].sum(0).numpy(), brain=sample["brain"][0].numpy() > 0,
+            )  # fmt: skip
+            found = table[(table["subject"] == subject.name) & (table["region"] == region)].set_index("metric")["value"]
+            assert list(found.index) == list(METRICS)
+            assert found.to_dict() == pytest.approx(expected, rel=1e-4, abs=1e-6, nan_ok=True)
+
+
+def test_a_region_without_its_small_parts_stands_beside_it(run, cohort):
+    """Removing what is below 1 mm3 removes nothing, what is below a hundred litres everything."""
+    plain = evaluate(run, cohort, subsets=["t1c"])
+    kept, gone = (
+        evaluate(run, cohort, "test", ("dice", "brier"), removals=[r], subsets=["t1c"])
+        for r in ("WT:1", "WT:1e8:region")
+    )
+    for table in (kept, gone):
+        assert list(table["region"].unique()) == ["WT", "TC", "ET", "WTpp"]
+        assert set(table[table["region"] == "WTpp"]["metric"]) == {"dice"}, "no probability knows of removal"
+        dice_of = table[table["metric"] == "dice"].set_index(["subject", "region"])["value"].unstack("region")
+        pd.testing.assert_series_equal(
+            dice_of[["WT", "TC", "ET"]].stack().sort_index(),
+            plain.set_index(["subject", "region"])["value"].sort_index(), check_names=False,
+        )  # fmt: skip
+        assert (dice_of["WTpp"] == (dice_of["WT"] if table is kept else 0.0)).all()
+    protocol = Protocol.from_json(gone.attrs["protocol"])
+    assert protocol.postprocessing == ("WTpp = WT, empty where all of it is below 1e+08 mm3",)
+    assert "WTpp = WT, empty where all of it is below 1e+08 mm3" in str(protocol)
+    assert protocol.digest() != Protocol.from_json(kept.attrs["protocol"]).digest()
 
 
 # --- the protocol -----------------------------------------------------------------------------------------------------
@@ -221,7 +297,8 @@ def test_the_protocol_travels_with_the_scores(run, cohort):
     "change",
     [{"cohort": "other"}, {"split": "val"}, {"cases": ("P1",)}, {"subsets": ("t2f", "t1c")}, {"regions": ("WT",)},
      {"spacing_mm": 1.0}, {"window": 96}, {"overlap": 0.5}, {"empty": "nan"}, {"precision": "bf16"},
-     {"metric": "hd95"}, {"subset_choice": "63 of 255, seed 0"}],
+     {"metric": "hd95"}, {"subset_choice": "63 of 255, seed 0"}, {"metric_settings": {"hd95": "pooled"}},
+     {"postprocessing": ("ETpp = ET",)}, {"decision": "above 0.5"}],
 )  # fmt: skip
 def test_digests_are_equal_if_and_only_if_the_settings_are(change):
     assert replace(PROTOCOL).digest() == PROTOCOL.digest()
@@ -240,7 +317,8 @@ def scored(protocol=PROTOCOL, value=0.5, **columns):
 def test_scores_of_two_protocols_are_not_compared():
     check_comparable([scored(), scored(value=0.7)])
     other = scored(replace(PROTOCOL, window=96, overlap=0.5))
-    with pytest.raises(InputError, match=r"cannot be compared: they differ in window, overlap$"):
+    told = r"cannot be compared: they differ in window \(0 against 96\), overlap \(0 against 0.5\); score both"
+    with pytest.raises(InputError, match=told):
         check_comparable([scored(), scored(), other])
     with pytest.raises(InputError, match="cannot be compared"):
         paired_difference({0: scored()}, {0: other})
@@ -248,7 +326,7 @@ def test_scores_of_two_protocols_are_not_compared():
 
 def test_scores_of_two_samples_of_subsets_are_not_compared():
     ours, theirs = (scored(replace(PROTOCOL, subset_choice=f"63 of 255, seed {s}")) for s in (0, 1))
-    with pytest.raises(InputError, match=r"cannot be compared: they differ in subset_choice$"):
+    with pytest.raises(InputError, match=r"they differ in subset_choice \(63 of 255, seed 0 against"):
         check_comparable([ours, theirs])
 
 
@@ -275,8 +353,10 @@ def test_more_subsets_than_are_wanted_are_sampled_and_the_protocol_says_so(run, 
 def test_scores_read_from_a_file_are_not_compared_across_protocols_either(tmp_path):
     ours, theirs = scored(), scored(replace(PROTOCOL, empty="nan"))
     back = [pd.read_csv(save_scores(t, tmp_path / f"{i}.csv")) for i, t in enumerate((ours, theirs))]
-    with pytest.raises(InputError, match="cannot be compared: they differ in protocol"):
+    with pytest.raises(InputError, match=r"they differ in protocol \(.+ against .+\); read the files with read_scores"):
         check_comparable(back)
+    with pytest.raises(InputError, match=r"they differ in empty \(one against nan\); score both"):
+        check_comparable([read_scores(tmp_path / f"{i}.csv") for i in range(2)])
 
 
 def test_scores_are_saved_with_their_protocol_beside_them(run, cohort, tmp_path):
@@ -368,6 +448,16 @@ def test_seeds_must_pair(ours, theirs):
         paired_difference(ours, theirs)
 
 
+def test_means_over_several_metrics_are_refused():
+    several = pd.concat([scored().assign(metric="dice"), scored().assign(metric="hd95")])
+    with pytest.raises(
+        InputError, match=r"these scores hold dice, hd95; choose one with select_metric\(table, 'dice'\)"
+    ):
+        missingness_curve(several)
+    with pytest.raises(InputError, match="these scores hold dice, hd95"):
+        paired_difference({0: several}, {0: several})
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -376,6 +466,11 @@ def test_seeds_must_pair(ours, theirs):
     [
         ({"split": "exam"}, "no subject in split 'exam'"),
         ({"empty": "zero"}, "unknown rule for empty regions 'zero'; there are: one, nan"),
+        ({"metrics": ["dice", "assd"]}, "unknown metric 'assd'; there are: dice, iou"),
+        ({"metrics": []}, "no metric is named"),
+        ({"removals": ["lesion:500"]}, "unknown region to remove from 'lesion'; there are: WT, TC, ET"),
+        ({"removals": ["ET:500", "ET:100"]}, "ETpp would be two regions"),
+        ({"removals": ["ET"]}, "cannot read the removal 'ET'"),
         ({"subsets": ["t1c+t9"]}, "names 't9'"),
         ({"subsets": [""]}, "is empty"),
         ({"subsets": []}, "no subset"),

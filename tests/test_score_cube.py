@@ -1,13 +1,21 @@
 """Score tables as arrays: nothing moves, nothing of two protocols meets."""
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from score_tables import MODALITIES, table_of
 
 from mtg_lab.errors import InputError
+from mtg_lab.evaluation import paired_difference
+from mtg_lab.figures_scores import shapley_bars
+from mtg_lab.protocol import Protocol
 from mtg_lab.resampling import interval, resampled_means, weighted_means
 from mtg_lab.score_cube import by_arm, comparable_cubes, more_is_better, nanmean, score_cube
+from mtg_lab.shapley import worth
+from mtg_lab.statistics import rank_stability
+from mtg_lab.subset_statistics import missingness_area, worst_subset
 
 
 def test_every_cell_finds_its_place():
@@ -39,8 +47,50 @@ def test_a_metric_is_chosen_among_several():
     table = table_of(lambda p, s, r: 0.5)
     both = pd.concat([table, table.assign(metric="hd95", value=9.0)])
     assert (score_cube(both, "hd95").values == 9).all()
-    with pytest.raises(InputError, match=r"no score 'nsd' in this table; it has dice, hd95"):
+    with pytest.raises(InputError, match=r"these scores have no metric 'nsd'; they have dice, hd95"):
         score_cube(both, "nsd")
+
+
+def test_a_region_without_its_small_parts_does_not_count_twice():
+    """WT 0.2, ET 0.4, ETpp 0.9: the mean over regions is 0.3, whatever is computed from it."""
+    of = {"WT": 0.2, "ET": 0.4, "ETpp": 0.9}
+    table = table_of(lambda p, s, r: of[r] + 0.01 * p, regions=tuple(of))
+    without = table[table["region"] != "ETpp"]
+    cube = score_cube(table).mean_over_regions()
+    assert cube.regions == ("WT", "ET", "ETpp", "all")
+    assert cube.values[0, 0, 0].tolist() == pytest.approx([0.2, 0.4, 0.9, 0.3])
+
+    def whole(found):
+        return found[found["region"] == "all"].reset_index(drop=True)
+
+    worse, worse_without = (t.assign(value=t["value"] - 0.1) for t in (table, without))
+    for compute in (worth, missingness_area, worst_subset):
+        pd.testing.assert_frame_equal(whole(compute(table, draws=20)), whole(compute(without, draws=20)))
+    pd.testing.assert_frame_equal(
+        whole(rank_stability({"a": table, "b": worse}, draws=20)),
+        whole(rank_stability({"a": without, "b": worse_without}, draws=20)),
+    )
+    first = paired_difference({0: table}, {0: worse}, 20)
+    second = paired_difference({0: without}, {0: worse_without}, 20)
+    pd.testing.assert_frame_equal(whole(first), whole(second))
+    assert set(first["region"]) == {"all", "WT", "ET", "ETpp"}
+    assert "ETpp" not in shapley_bars(worth(table, draws=20)).get_suptitle()
+
+
+def test_methods_are_compared_by_one_metric_though_their_tables_hold_others(tmp_path):
+    """The protocol of the metric alone decides."""
+    plain = table_of(lambda p, s, r: 0.5)
+    settings = {"hd95": "pooled", "hd95_empty": "374"}
+    one = Protocol("c", "test", ("P0",), ("t1c",), ("WT", "ET"), 1.0, 0, 0.0, "one", "fp32")
+    both = replace(one, metric="dice,hd95", metric_settings=settings)
+    alone = plain.assign(protocol=one.digest())
+    alone.attrs["protocol"] = asdict(one)
+    several = pd.concat([plain, plain.assign(metric="hd95")]).assign(protocol=both.digest())
+    several.attrs["protocol"] = asdict(both)
+    cubes = comparable_cubes({"a": alone, "b": several})
+    assert Protocol.from_json(cubes["b"].table([]).attrs["protocol"]) == one
+    with pytest.raises(InputError, match="these scores have no metric 'hd95'"):
+        comparable_cubes({"a": alone, "b": several}, "hd95")
 
 
 def test_each_metric_has_its_better_end_or_none():

@@ -1,0 +1,61 @@
+"""The protocol under a figure: a line below everything else, for which the figure grows."""
+
+import textwrap
+from collections.abc import Iterable
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from mtg_lab.protocol import protocol_line
+
+_POINTS = 6.5
+_WIDTH = 0.5  # of a letter, in its size, on average
+_LINE_INCHES = 1.35 * _POINTS / 72
+_PAD_INCHES = 0.04
+
+
+def note_protocol(figure: Figure, tables: pd.DataFrame | Iterable[pd.DataFrame]) -> Figure:
+    """Print under a finished figure how the scores in it came about; nothing where the tables do not know.
+
+    Args:
+        figure: of constrained layout, with all that it holds.
+        tables: of :func:`mtg_lab.evaluate`, or what was computed from one; different protocols are all printed.
+    """
+    given = [tables] if isinstance(tables, pd.DataFrame) else list(tables)
+    lines = [line for line in dict.fromkeys(map(protocol_line, given)) if line]
+    return note(figure, "\n".join(lines))
+
+
+def note(figure: Figure, text: str) -> Figure:
+    """Add small lines below all else, which keeps its size; legends of the figure hang on its lower edge.
+
+    Args:
+        figure: of constrained layout, with all that it holds.
+        text: broken into lines as wide as the figure; an empty one changes nothing.
+    """
+    if not text:
+        return figure
+    engine = figure.get_layout_engine()
+    if not isinstance(engine, ConstrainedLayoutEngine):
+        raise TypeError(f"a note needs a figure of constrained layout, not of {type(engine).__name__}")
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches()
+    # What hangs on the lower edge has its place once the figure is laid out; moved up, the layout no longer sees it.
+    label = figure._supxlabel  # type: ignore[attr-defined]
+    hanging = [*figure.legends, *([label] if figure.get_supxlabel() else [])]
+    spans = [artist.get_window_extent() for artist in hanging]
+    taken = max((span.y1 / figure.dpi + _PAD_INCHES for span in spans), default=0.0)
+    letters = max(20, int(72 * (width - 0.2) / (_WIDTH * _POINTS)))
+    lines = [line for part in text.splitlines() for line in textwrap.wrap(part, letters)]
+    below = _LINE_INCHES * len(lines) + 2 * _PAD_INCHES
+    whole = height + below
+    figure.set_size_inches(width, whole)
+    engine.set(rect=(0, (below + taken) / whole, 1, 1 - (below + taken) / whole))
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0, below / whole, 1, height / whole), transform=figure.transFigure)
+    if label in hanging:
+        figure.supxlabel(label.get_text(), fontsize=label.get_fontsize(), y=(below + _PAD_INCHES) / whole)
+    figure.text(0.1 / width, _PAD_INCHES / whole, "\n".join(lines), fontsize=_POINTS, color="#6b6b6b", va="bottom",
+                linespacing=1.1, in_layout=False, gid="note")  # fmt: skip
+    return figure
