@@ -19,6 +19,7 @@ from mtg_lab.cli_doctor import doctor
 from mtg_lab.cli_evaluate import evaluate
 from mtg_lab.cli_missing import missing
 from mtg_lab.cli_predict import measure, predict
+from mtg_lab.cli_report import report
 from mtg_lab.errors import InputError
 
 
@@ -42,7 +43,7 @@ def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
 
-for _command in (index, export, convert, doctor, missing, cache, evaluate, predict, measure):
+for _command in (index, export, convert, doctor, missing, cache, evaluate, report, predict, measure):
     main.add_command(_command)
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")

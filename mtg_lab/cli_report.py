@@ -20,14 +20,18 @@ _Scores = dict[str, dict[int, "pd.DataFrame"]]
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="[NAME=]RUN...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="of index.html and its files")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="of index.html and its files"
+)
 @click.option("--manifest", default="", metavar="M", help="cohort; empty for the committed phantom")
 @click.option("--split", default="test")
-@click.option("--metric", default="dice", help="that the report is about")
+@click.option(
+    "--metrics", default="dice", metavar="NAME,...", help="the report is about the first; all others in a table"
+)
 @click.option("--case", "subsets", multiple=True, metavar="SUBSET",
-              help="draw the cases from this subset; repeatable; by default all sequences and the worst subset")  # fmt: skip
+              help="draw cases from it; repeatable; by default all sequences and the worst subset")  # fmt: skip
 @click.option("--cases/--no-cases", default=True, help="draw every case; the points of the scatter lead to it")
-def report(sources: tuple[str, ...], out: Path, manifest: str, split: str, metric: str, subsets: tuple[str, ...],
+def report(sources: tuple[str, ...], out: Path, manifest: str, split: str, metrics: str, subsets: tuple[str, ...],
            cases: bool) -> None:  # fmt: skip
     """Score runs on every subset, compare them, and write one HTML page that needs no network.
 
@@ -36,12 +40,15 @@ def report(sources: tuple[str, ...], out: Path, manifest: str, split: str, metri
     first. What is scored already under DIR is not scored again.
     """
     from mtg_lab.manifest import read_manifest
+    from mtg_lab.metrics import choose_metrics
     from mtg_lab.report import write_report
     from mtg_lab.score_cube import EVERY_REGION
     from mtg_lab.statistics import paired_tests, verdict
 
     cohort = read_manifest(manifest)
-    scores, trained = _gathered(sources, cohort, split, metric, out)
+    names = [name.strip() for name in metrics.split(",")]
+    wanted, metric = choose_metrics(names), names[0]
+    scores, trained = _gathered(sources, cohort, split, wanted, out)
     drawn: Iterable[Case] = ()
     if cases and list(trained) == list(scores):
         drawn = _drawn(scores, trained, cohort, split, metric, subsets)
@@ -61,7 +68,7 @@ def report(sources: tuple[str, ...], out: Path, manifest: str, split: str, metri
 
 
 def _gathered(
-    sources: Sequence[str], cohort: "Manifest", split: str, metric: str, out: Path
+    sources: Sequence[str], cohort: "Manifest", split: str, metrics: Sequence[str], out: Path
 ) -> tuple[_Scores, "dict[str, list[Run]]"]:
     """Scores by method and seed, and the runs of those methods that were given as runs."""
     from mtg_lab.evaluation import evaluate, read_scores, save_scores
@@ -81,9 +88,9 @@ def _gathered(
                 f"{name} has two runs of seed {run.recipe.seed}; give the second another name: OTHER={source}"
             )
         kept = out / "scores" / f"{run.digest}.csv"
-        table = _scored(kept, cohort, split, metric)
+        table = _scored(kept, cohort, split, metrics)
         if table is None:
-            table = evaluate(run, cohort, split, [metric])
+            table = evaluate(run, cohort, split, metrics)
             save_scores(table, kept)
         found[run.recipe.seed] = table
         trained.setdefault(name, []).append(run)
@@ -99,7 +106,7 @@ def _named(word: str) -> tuple[str, str]:
     return (path.resolve().name if path.is_dir() else path.stem), word
 
 
-def _scored(kept: Path, cohort: "Manifest", split: str, metric: str) -> "pd.DataFrame | None":
+def _scored(kept: Path, cohort: "Manifest", split: str, metrics: Sequence[str]) -> "pd.DataFrame | None":
     """What an earlier call has scored, if it is of the same patients; a damaged file is scored again."""
     from mtg_lab.evaluation import Protocol, read_scores
 
@@ -109,7 +116,7 @@ def _scored(kept: Path, cohort: "Manifest", split: str, metric: str) -> "pd.Data
         return None
     protocol = Protocol.from_json(table.attrs["protocol"])
     same = (protocol.cohort, protocol.split) == (cohort.split(split).fingerprint(), split)
-    return table if same and protocol.metric == metric else None
+    return table if same and protocol.metric == ",".join(metrics) else None
 
 
 def _drawn(

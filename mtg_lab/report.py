@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 
 from mtg_lab.cases import Case
 from mtg_lab.errors import InputError
-from mtg_lab.evaluation import Protocol, save_scores
+from mtg_lab.evaluation import Protocol, save_scores, select_metric
 from mtg_lab.figures import missingness_lines, save, subset_heatmap
 from mtg_lab.figures_scores import case_scatter, rank_plot, shapley_bars
 from mtg_lab.files import make_folder, write_text, written_aside
 from mtg_lab.report_page import page
-from mtg_lab.score_cube import EVERY_REGION, Scores, one_metric
+from mtg_lab.score_cube import EVERY_REGION, Scores
 from mtg_lab.score_summary import latex, summary, wide
 from mtg_lab.shapley import SCORES, pair_interactions, worth
 from mtg_lab.statistics import paired_tests, rank_stability, seed_spread, verdict
@@ -64,10 +64,14 @@ def sections(
     yield _means(scores, metric, pairs, protocol)
     if pairs is not None:
         yield _verdicts(scores, metric, pairs)
-    yield _missing(scores, metric, protocol)
+    yield _missing(scores, metric)
     yield _worth(scores, metric)
     if pairs is not None:
         yield _cases(scores, metric, links)
+    if others := [m for m in protocol.metric.split(",") if m != metric]:
+        tables = [wide(summary(scores, m)).reset_index().assign(metric=m) for m in others]
+        columns = ["metric", *[c for c in tables[0] if c != "metric"]]
+        yield Section("Other metrics", tables={"other_metrics": pd.concat(tables, ignore_index=True)[columns]})
 
 
 def write_report(
@@ -147,14 +151,14 @@ def _verdicts(scores: Mapping[str, Scores], metric: str, pairs: pd.DataFrame) ->
     return Section("Verdicts", (note, *lines), tables={"verdicts": pairs})
 
 
-def _missing(scores: Mapping[str, Scores], metric: str, protocol: Protocol) -> Section:
+def _missing(scores: Mapping[str, Scores], metric: str) -> Section:
     figures: dict[str, tuple[Figure, str]] = {}
-    pooled = {m: one_metric(_pooled(s), metric) for m, s in scores.items()}
+    pooled = {m: select_metric(_pooled(s), metric) for m, s in scores.items()}
     if metric in SCORES and len(set(next(iter(pooled.values()))["modalities"])) > 1:
         title = f"{metric.capitalize()} falls as sequences go missing (bands: 95 % over subjects)"
         figures["missingness"] = (
             missingness_lines(pooled, title),
-            f"Mean {metric} by number of missing sequences, a panel a region, a line a method. {protocol}.",
+            f"Mean {metric} by number of missing sequences, a panel a region, a line a method.",
         )
     for number, (method, table) in enumerate(pooled.items()):
         figures[f"subsets_{number}"] = (
@@ -235,7 +239,7 @@ def _case_rows(
     scores: Mapping[str, Scores], metric: str, drawn: Mapping[str, list[tuple[str, bytes]]]
 ) -> list[tuple[str, pd.DataFrame, list[tuple[str, bytes]]]]:
     """Each case, worst first: its name, its means by method and region, and its pictures."""
-    pooled = pd.concat([one_metric(_pooled(s), metric).assign(method=m) for m, s in scores.items()])
+    pooled = pd.concat([select_metric(_pooled(s), metric).assign(method=m) for m, s in scores.items()])
     means = pooled.groupby(["subject", "method", "region"], sort=False)["value"].mean().unstack("region")
     means = means[list(dict.fromkeys(pooled["region"]))]
     order = means.mean(axis=1).groupby("subject", sort=False).mean().sort_values().index
@@ -250,8 +254,7 @@ def _protocol(scores: Mapping[str, Scores]) -> Protocol:
         raise InputError(
             "these scores carry no protocol; take those of mtg_lab.evaluate, or read them with read_scores"
         )
-    facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-    return Protocol(**facts)
+    return Protocol.from_json(stored)
 
 
 def _tables(scores: Scores) -> list[pd.DataFrame]:
@@ -259,7 +262,10 @@ def _tables(scores: Scores) -> list[pd.DataFrame]:
 
 
 def _pooled(scores: Scores) -> pd.DataFrame:
-    return pd.concat(_tables(scores), ignore_index=True)
+    tables = _tables(scores)
+    pooled = pd.concat(tables, ignore_index=True)
+    pooled.attrs.update(tables[0].attrs)
+    return pooled
 
 
 def _long(scores: Mapping[str, Scores]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mtg_lab.report import Section
 
 _CaseRow = tuple[str, pd.DataFrame, Sequence[tuple[str, bytes]]]
-_OPEN = ("means", "verdicts")  # other tables are folded away
+_OPEN = ("means", "verdicts", "other_metrics")  # other tables are folded away
 _NARROW = 7.5  # inches; two figures narrower than that share a row
 
 

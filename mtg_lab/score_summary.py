@@ -27,9 +27,11 @@ def summary(scores: Mapping[str, Scores], metric: str = "dice", draws: int = 400
     Raises:
         InputError: an unknown metric, or tables of different protocols under one method.
     """
-    rows = []
+    rows: list[dict] = []
+    attrs: dict = {}
     for method, tables in scores.items():
         cube = score_cube(tables, metric).mean_over_regions()
+        attrs = attrs or dict(cube.attrs)
         cells = nanmean(cube.values, axis=2)  # [seeds, subjects, regions]
         low, high = interval(resampled_means(cells, draws, np.random.default_rng(seed)))
         means, trainings = nanmean(cells, axis=(0, 1)), nanmean(cells, axis=1)
@@ -40,7 +42,9 @@ def summary(scores: Mapping[str, Scores], metric: str = "dice", draws: int = 400
              "seeds": len(cube.seeds)}
             for i, region in enumerate(cube.regions)
         ]  # fmt: skip
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table.attrs.update(attrs)
+    return table
 
 
 def leaders(table: pd.DataFrame, tests: pd.DataFrame | None, metric: str = "dice") -> set[tuple[str, str]]:
