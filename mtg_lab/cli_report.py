@@ -76,24 +76,27 @@ def _gathered(
 
     scores: _Scores = {}
     trained: dict[str, list[Run]] = {}
-    for word in sources:
+    for word in sources:  # all of them before the first is scored: a mistake in the last should not cost minutes
         name, source = _named(word)
-        found = scores.setdefault(name, {})
         if source.endswith(".csv"):
-            found[len(found)] = read_scores(source)
+            tables = scores.setdefault(name, {})
+            tables[len(tables)] = read_scores(source)
             continue
         run = load_run(source)
-        if run.recipe.seed in found:
+        if run.recipe.seed in [r.recipe.seed for r in trained.get(name, ())]:
             raise InputError(
                 f"{name} has two runs of seed {run.recipe.seed}; give the second another name: OTHER={source}"
             )
-        kept = out / "scores" / f"{run.digest}.csv"
-        table = _scored(kept, cohort, split, metrics)
-        if table is None:
-            table = evaluate(run, cohort, split, metrics)
-            save_scores(table, kept)
-        found[run.recipe.seed] = table
+        scores.setdefault(name, {})
         trained.setdefault(name, []).append(run)
+    for name, runs in trained.items():
+        for run in runs:
+            kept = out / "scores" / f"{run.digest}.csv"
+            table = _scored(kept, cohort, split, metrics)
+            if table is None:
+                table = evaluate(run, cohort, split, metrics)
+                save_scores(table, kept)
+            scores[name][run.recipe.seed] = table
     return scores, trained
 
 

@@ -212,6 +212,11 @@ CASES: dict[str, Callable[[Place], tuple]] = {
     # evaluate
     "no such run": lambda p: ("evaluate", p.folder / "nowhere", "--manifest", p.cohort, "--out", p.out("s.csv")),
     "a folder without a run": lambda p: ("evaluate", p.folder, "--manifest", p.cohort, "--out", p.out("s.csv")),
+    "a report on no run": lambda p: ("report", p.folder / "nowhere", "--manifest", p.cohort, "--out", p.out("report")),
+    "a report on one seed twice": lambda p: (
+        "report", f"ours={p.run}", f"ours={p.run}", "--manifest", p.cohort, "--split", "val", "--out", p.out("report")),
+    "a report on a table that is none": lambda p: (
+        "report", p.file("scores.csv", "a,b\n1,2\n"), "--manifest", p.cohort, "--out", p.out("report")),
     "an interrupted run": lambda p: (
         "evaluate", p.half_run("half", weights=None), "--manifest", p.cohort, "--out", p.out("s.csv")),
     "a damaged recipe": lambda p: (
