@@ -71,14 +71,19 @@ def absence(
         for subject, full, absent in zip(having, whole, lacking, strict=True):
             zeroed = torch.where(mask[:, None, None, None], full["image"], 0.0)
             cases = {
-                "input": (zeroed, [full["present"]], full["label"]),
-                "features": (full["image"], [mask, full["present"]], full["label"]),  # the second: encode everything
-                "absent": (absent["image"], [absent["present"]], absent["label"]),
+                "input": (zeroed, [full["present"]], full["label"], full["brain"]),
+                "features": (
+                    full["image"],
+                    [mask, full["present"]],
+                    full["label"],
+                    full["brain"],
+                ),  # the second: encode everything
+                "absent": (absent["image"], [absent["present"]], absent["label"], absent["brain"]),
             }
-            for mode, (image, masks, label) in cases.items():
+            for mode, (image, masks, label, brain) in cases.items():
                 window = choose_window(run, image.shape[1:])
                 windows.add(window)
-                classes = next(subset_classes(backbone, image, masks, window))
+                classes = next(subset_classes(backbone, image, masks, window, brain=brain[0] > 0))
                 truth = region_masks(label[0], cohort.schema.region_classes)
                 for region, value in zip(regions, dice(region_masks(classes, regions), truth, empty), strict=True):
                     rows.append(

@@ -135,7 +135,7 @@ def calibrate(
             continue
         masks = [torch.tensor([m in s for m in run.modalities]) for s in possible]
         truth, brain = region_masks(sample["label"][0], regions), sample["brain"][0] > 0
-        logits_of = subset_logits(backbone, sample["image"], masks, size, overlap)
+        logits_of = subset_logits(backbone, sample["image"], masks, size, overlap, brain=brain)
         for subset, logits in zip(possible, logits_of, strict=True):
             own = {r: run.schema.region_classes[r] for r in regions}
             predicted = region_masks(logits.argmax(dim=0).cpu(), own)

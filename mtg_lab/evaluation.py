@@ -145,7 +145,7 @@ def evaluate(
         masks = [torch.tensor([m in s for m in run.modalities]) for _, s in possible]
         truth, length = region_masks(sample["label"][0], truth_regions), _diagonal(subject, settings)
         members = {r: run.schema.region_classes[r] for r in truth_regions}
-        decoded = decode(backbone, sample["image"], masks, chosen, overlap)
+        decoded = decode(backbone, sample["image"], masks, chosen, overlap, brain=sample["brain"][0] > 0)
         for (name, subset), answer in zip(possible, decoded, strict=True):
             for region, metric, value in scoring(answer, truth, members, sample["brain"][0] > 0, length):
                 rows.append(

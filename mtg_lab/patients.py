@@ -83,7 +83,9 @@ def segment(run: Run, mask: Source | None = None, window: int | None = None, **i
     sample = preprocessing_transform(run.modalities, run.recipe.preprocessing, labelled=False)({"subject": patient})
     size = choose_window(run, sample["image"].shape[1:]) if window is None else window
     network = run.backbone(default_device())
-    (logits,) = subset_logits(network, sample["image"], [sample["present"]], size, _OVERLAP)
+    (logits,) = subset_logits(
+        network, sample["image"], [sample["present"]], size, _OVERLAP, brain=sample["brain"][0] > 0
+    )
     opened = {m: load_image(source) for m, source in ordered.items()}
     native = next(iter(opened.values()))
     carried = native_probabilities(logits.softmax(dim=0), sample["affine"], native)

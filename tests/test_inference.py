@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.inferers import sliding_window_inference
 from threshold import MODALITIES, Threshold
 
 from mtg_lab import hardware, inference, vocabulary
@@ -84,6 +85,68 @@ def test_one_encoding_serves_all_subsets(image):
     assert all(c.shape == (12, 14, 10) and c.dtype == torch.uint8 for c in classes)
     expected = torch.where(image[1] > 1, 3, 0).to(torch.uint8)
     assert torch.equal(classes[1], expected), "the second subset is t1c alone"
+
+
+# --- against the naive loop -------------------------------------------------------------------------------------------
+
+
+def naive(network, image, masks, window, overlap):
+    """A full forward pass for each subset and window, joined by MONAI."""
+    for m in masks:
+        with torch.inference_mode():
+            yield sliding_window_inference(
+                image[None], (window,) * 3, 1, lambda patch, m=m: network(patch, m[None]).logits, overlap, "gaussian"
+            )[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("unet", {"width": 4, "latent": 3, "depth": 2}), ("rfnet", {"width": 2, "depth": 2}),
+                          ("segresnet", {"init_filters": 8, "blocks_down": (1, 1), "blocks_up": (1,)})],
+)  # fmt: skip
+@pytest.mark.parametrize(("window", "overlap"), [(8, 0.5), (12, 0.25), (16, 0.0)])
+def test_windows_are_those_of_the_naive_loop(name, options, window, overlap):
+    """To 1e-4 of logits of order one, whatever is encoded once and decoded in batches; the volume is smaller than some
+    windows on one axis."""
+    torch.manual_seed(0)
+    network = build(name, MODALITIES, 4, options).eval()
+    image = torch.randn(4, 20, 13, 10)
+    masks = [torch.tensor([m in s for m in MODALITIES]) for s in vocabulary.subsets(MODALITIES)][::3]
+    found = list(subset_logits(network, image, masks, window, overlap, "fp32"))
+    for expected, logits in zip(naive(network, image, masks, window, overlap), found, strict=True):
+        assert float(expected.std()) > 0.01
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_windows_without_brain_are_left_out_and_change_nothing_inside_it(network, monkeypatch):
+    image, brain = torch.zeros(4, 40, 12, 12), torch.zeros(40, 12, 12, dtype=torch.bool)
+    brain[12:20, 2:10, 2:10] = True
+    image[:, brain] = torch.randn(4, int(brain.sum()))
+    masks = [mask("t1c"), mask("t1n", "t2f"), mask(*MODALITIES)]
+    encoded = []
+    encode = network.encode
+    monkeypatch.setattr(network, "encode", lambda *a: encoded.append(1) or encode(*a))
+    found = list(subset_logits(network, image, masks, 8, precision="fp32", brain=brain))
+    # Starts along the axes: 0, 4, ..., 32 and 0, 4. Those from 8 to 16 along the first axis meet the brain.
+    assert len(encoded) == 3 * 2 * 2
+    for expected, logits in zip(naive(network, image, masks, 8, 0.5), found, strict=True):
+        torch.testing.assert_close(logits[:, brain], expected[:, brain], rtol=1e-4, atol=1e-4)
+        nowhere = logits[:, 24:].softmax(dim=0)
+        assert (nowhere.argmax(dim=0) == 0).all()
+        assert nowhere[0].min() > 1 - 1e-7
+
+
+@pytest.mark.parametrize("together", [1, 4, 100])
+def test_subsets_in_batches_are_those_one_by_one(network, image, monkeypatch, together):
+    masks = [torch.tensor([m in s for m in MODALITIES]) for s in vocabulary.subsets(MODALITIES)]
+    sizes = []
+    decode = network.decode
+    monkeypatch.setattr(network, "decode", lambda z, p: sizes.append(len(p)) or decode(z, p))
+    monkeypatch.setattr(inference, "_VOXELS_AT_ONCE", together * image[0].numel())
+    found = list(subset_logits(network, image, masks, precision="fp32"))
+    assert sizes == {1: [1] * 15, 4: [4, 4, 4, 3], 100: [15]}[together]
+    for m, logits in zip(masks, found, strict=True):
+        with torch.inference_mode():
+            torch.testing.assert_close(logits, network(image[None], m[None]).logits[0], rtol=1e-4, atol=1e-4)
 
 
 # --- windows and devices ----------------------------------------------------------------------------------------------

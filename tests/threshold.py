@@ -22,6 +22,9 @@ class Threshold(ModalityBackbone):
         return [images[:, :, None]]
 
     def decode(self, latents, present):
-        there = torch.where(present[..., None, None, None], latents[0][:, :, 0], 0).sum(1) / present.sum(1)
+        there = (
+            torch.where(present[..., None, None, None], latents[0][:, :, 0], 0).sum(1)
+            / present.sum(1)[:, None, None, None]
+        )
         score = 10 * (there - self.threshold)
         return Prediction(torch.stack([-score, 0 * score - 99, 0 * score - 99, score], dim=1), latents[0][:, 0])
