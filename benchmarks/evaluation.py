@@ -1,7 +1,7 @@
 """How much faster is one encoding with many decodings than a forward pass for every subset and window?
 
     python benchmarks/evaluation.py
-    python benchmarks/evaluation.py --spacing 1 --windows 0 80     # a quarter of an hour
+    python benchmarks/evaluation.py --spacing 1 --windows 0 80     # more than ten minutes
 
 A phantom, cut to its brain's box, and a network that comes with the package. The naive loop is that of the
 PASSION release: windows of 80^3 with half overlap, a full forward pass for each subset, softmax averaged with equal
