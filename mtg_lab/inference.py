@@ -17,8 +17,8 @@ from mtg_lab.runs import Run
 
 # Logits of so many subsets are held for a whole volume while windows slide; 63 of them would be gigabytes.
 _MASKS_AT_ONCE = 16
-# Subsets are decoded together up to so many voxels. Measured on a CPU (unet, rfnet): at 32^3 a batch takes a third to
-# half of the time, at 64^3 pairs take three quarters, at 80^3 pairs take longer than one by one.
+# Subsets are decoded together up to so many voxels. Timed twice on a busy CPU: batches take less time at 32^3 and, in
+# pairs, a fifth to two fifths less at 64^3 (unet, rfnet); at 80^3 pairs take longer than one by one (unet).
 _VOXELS_AT_ONCE = 2 * 64**3
 # Logit of the background where no window was looked at: a probability of one to eight digits.
 _SURE = 20.0

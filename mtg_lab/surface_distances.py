@@ -16,7 +16,7 @@ from scipy.spatial import KDTree
 # Shells of voxels within so many of the smallest spacing are looked up in the grid, where most have one so near.
 _REACH = 3
 # Edges of the cells in which one point is asked for the others, in the smallest spacing; in cells of 1 each speaks for
-# itself. Measured: other sequences (4, 2, 1; 6, 3, 1; 8, 4, 2, 1) cost the same to a tenth more.
+# itself. Measured: other sequences (4, 2, 1; 6, 3, 1; 8, 4, 2, 1) cost the same to a tenth.
 CELLS = (5, 2, 1)
 
 

@@ -94,7 +94,8 @@ class Oracle(ModalityBackbone):
         return [images[:, :, None]]
 
     def decode(self, latents, present):
-        there = torch.where(present[..., None, None, None], latents[0][:, :, 0], 0).sum(1) / present.sum(1)
+        count = present.sum(1)[:, None, None, None]
+        there = torch.where(present[..., None, None, None], latents[0][:, :, 0], 0).sum(1) / count
         return Prediction(-(there[:, None] - self.classes).square(), latents[0][:, 0])
 
 

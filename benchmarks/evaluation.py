@@ -1,0 +1,118 @@
+"""How much faster is one encoding with many decodings than a forward pass for every subset and window?
+
+    python benchmarks/evaluation.py
+    python benchmarks/evaluation.py --spacing 1 --windows 0 80     # more than ten minutes
+
+A phantom, cut to its brain's box, and a network that comes with the package. The naive loop is that of the
+PASSION release: windows of 80^3 with half overlap, a full forward pass for each subset, softmax averaged with equal
+weights. Ours is what ``mtg_lab.evaluate`` does: the whole volume encoded once, and decoded once a subset;
+in windows (``--windows 80``), only encoding once, leaving out windows without brain, and batches can save.
+
+The naive loop is run whole for one subset, for its Dice. For the time of all subsets, some of its windows are timed for
+every subset and scaled to their number. Printed is processor time of one thread: a shared machine's other programs do
+not count.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data.utils import dense_patch_slices
+from torch import Tensor
+
+from mtg_lab import load_run, vocabulary
+from mtg_lab.backbones import Backbone
+from mtg_lab.data import Preprocessing, preprocessing_transform
+from mtg_lab.inference import subset_classes
+from mtg_lab.manifest import Subject
+from mtg_lab.phantom.cohort import synthesise, write_case
+from mtg_lab.scoring import dice, region_masks
+
+WINDOW, OVERLAP = 80, 0.5
+
+
+def naive(backbone: Backbone, image: Tensor, mask: Tensor, places: Sequence[tuple[slice, ...]]) -> Tensor:
+    """Class indices [D, H, W] by a forward pass a window, as the release has it."""
+    total, count = torch.zeros(1), torch.zeros(image.shape[1:])
+    for place in places:
+        softmax = backbone(image[(slice(None), *place)][None], mask[None]).logits[0].softmax(dim=0)
+        if total.ndim == 1:
+            total = torch.zeros(len(softmax), *image.shape[1:])
+        total[(slice(None), *place)] += softmax
+        count[place] += 1
+    return (total / count.clamp_min(1)).argmax(dim=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", default="student", help="a network of the package, or a run's folder")
+    parser.add_argument("--spacing", type=float, default=1.5, help="of the phantom, in mm")
+    parser.add_argument("--windows", type=int, nargs="*", default=[0], help="edges of ours; 0 for the whole volume")
+    parser.add_argument("--timed", type=int, default=2, help="windows of the naive loop that are timed for each subset")
+    parser.add_argument("--precision", default="auto", help="of ours: auto as in evaluate, fp32 or bf16")
+    parser.add_argument("--compared", default="t1c+t2f", help="subset whose Dice is compared")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    run = load_run(options.run)
+    sample = phantom(run.modalities, options.spacing, run.recipe.preprocessing)
+    image, brain = torch.as_tensor(sample["image"]), torch.as_tensor(sample["brain"])[0] > 0
+    backbone = run.backbone(torch.device("cpu"))
+    subsets = vocabulary.subsets(run.modalities)
+    masks = [torch.tensor([m in s for m in run.modalities]) for s in subsets]
+    edges = [min(WINDOW, n) for n in image.shape[1:]]
+    places = dense_patch_slices(image.shape[1:], edges, [int(e * (1 - OVERLAP)) for e in edges])
+    compared = subsets.index(vocabulary.parse_subset(options.compared, run.modalities))
+    with torch.inference_mode():
+        naive(backbone, image, masks[0], places[:1])  # warms up
+        each = np.array([per_window(backbone, image, m, spread(places, options.timed)) for m in masks])
+        started = time.process_time()
+        slow = naive(backbone, image, masks[compared], places)
+        once = time.process_time() - started
+    seconds = each.mean(axis=1).sum() * len(places)
+    fastest, slowest = each.min(axis=1).sum() * len(places), each.max(axis=1).sum() * len(places)
+    print(f"{list(image.shape[1:])} voxels at {options.spacing:g} mm, {len(subsets)} subsets, {len(places)} windows")
+    print(f"naive: {seconds:.1f} s from {options.timed} windows a subset ({fastest:.1f} to {slowest:.1f}); "
+          f"{options.compared} whole: {once:.1f} s, expected {each[compared].mean() * len(places):.1f} s")  # fmt: skip
+    regions = run.schema.region_classes
+    truth = region_masks(torch.as_tensor(sample["label"])[0].long(), regions)
+    theirs = dice(region_masks(slow, regions), truth)
+    for window in options.windows:
+        words = f"windows of {window}^3" if window else "whole volume"
+        started = time.process_time()
+        answers = list(subset_classes(backbone, image, masks, window, OVERLAP, options.precision, brain))
+        ours = time.process_time() - started
+        found = dice(region_masks(answers[compared], regions), truth)
+        told = ", ".join(f"{r} {a:.3f} ({a - b:+.3f})" for r, a, b in zip(regions, found, theirs, strict=True))
+        print(f"{words}: {ours:.1f} s, {seconds / ours:.1f} times faster ({fastest / ours:.1f} to "
+              f"{slowest / ours:.1f}); Dice of {options.compared} (ours less theirs): {told}")  # fmt: skip
+
+
+def phantom(modalities: tuple[str, ...], spacing: float, preprocessing: Preprocessing) -> dict:
+    settings = replace(preprocessing, spacing_mm=spacing)
+    with tempfile.TemporaryDirectory() as folder:
+        names = write_case(synthesise(5, "A", spacing), folder, "P")
+        files = {key: Path(folder) / name for key, name in names.items()}
+        subject = Subject("P", {m: files[m] for m in modalities}, schema="brats2023", label=files["label"])
+        return preprocessing_transform(modalities, settings, labelled=True)({"subject": subject})
+
+
+def spread(places: Sequence[tuple[slice, ...]], count: int) -> list[tuple[slice, ...]]:
+    return [places[i] for i in np.linspace(0, len(places) - 1, count).round().astype(int)]
+
+
+def per_window(backbone: Backbone, image: Tensor, mask: Tensor, places: Sequence[tuple[slice, ...]]) -> list[float]:
+    found = []
+    for place in places:
+        started = time.process_time()
+        backbone(image[(slice(None), *place)][None], mask[None]).logits.float().softmax(dim=1)
+        found.append(time.process_time() - started)
+    return found
+
+
+if __name__ == "__main__":
+    main()
