@@ -14,7 +14,7 @@ from mtg_lab.calibration_metrics import BINS, ReliabilityTally
 from mtg_lab.data import cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.hardware import default_device
-from mtg_lab.inference import choose_window, subset_logits
+from mtg_lab.inference import OVERLAP, choose_window, subset_logits
 from mtg_lab.manifest import Manifest, read_manifest
 from mtg_lab.progress import progress
 from mtg_lab.runs import Run
@@ -91,7 +91,7 @@ def calibrate(
     most_subsets: int = MOST_SUBSETS,
     subset_seed: int = 0,
     window: int | None = None,
-    overlap: float = 0.5,
+    overlap: float = OVERLAP,
     bins: int = BINS,
 ) -> Calibration:
     """Reliability of a run's probabilities for every subset and region.

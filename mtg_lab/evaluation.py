@@ -16,7 +16,7 @@ from mtg_lab import vocabulary
 from mtg_lab.data import cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.hardware import default_device, use_bf16
-from mtg_lab.inference import choose_window, subset_classes, subset_logits
+from mtg_lab.inference import OVERLAP, choose_window, subset_classes, subset_logits
 from mtg_lab.manifest import Manifest, Subject, read_manifest
 from mtg_lab.metrics import EMPTY_RULES, MetricSettings, choose_metrics
 from mtg_lab.postprocessing import Removal, derived_regions
@@ -64,7 +64,7 @@ def evaluate(
     most_subsets: int = MOST_SUBSETS,
     subset_seed: int = 0,
     window: int | None = None,
-    overlap: float = 0.5,
+    overlap: float = OVERLAP,
     empty: str = "one",
 ) -> pd.DataFrame:
     """Scores per subject, subset of modalities and region.

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import nibabel as nib
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import compute_importance_map, dense_patch_slices
@@ -15,6 +14,8 @@ from mtg_lab.backbones import Backbone, Latents, ModalityBackbone
 from mtg_lab.hardware import precision_context
 from mtg_lab.runs import Run
 
+# Of neighbouring windows. Half, the field's habit, cost 20 % more time here for the same Dice (0.654 and 0.653).
+OVERLAP = 0.25
 # Logits of so many subsets are held for a whole volume while windows slide; 63 of them would be gigabytes.
 _MASKS_AT_ONCE = 16
 # Subsets are decoded together up to so many voxels. Timed twice on a busy CPU: batches take less time at 32^3 and, in
@@ -30,7 +31,7 @@ def subset_classes(
     image: Tensor,
     masks: Sequence[Tensor],
     window: int = 0,
-    overlap: float = 0.5,
+    overlap: float = OVERLAP,
     precision: str = "auto",
     brain: Tensor | None = None,
 ) -> Iterator[Tensor]:
@@ -56,7 +57,7 @@ def subset_logits(
     image: Tensor,
     masks: Sequence[Tensor],
     window: int = 0,
-    overlap: float = 0.5,
+    overlap: float = OVERLAP,
     precision: str = "auto",
     brain: Tensor | None = None,
 ) -> Iterator[Tensor]:
@@ -132,5 +133,11 @@ def native_probabilities(probabilities: Tensor, affine: Tensor, native: nib.Nift
 
 
 def choose_window(run: Run, shape: Sequence[int]) -> int:
-    """0 (the whole volume at once) up to 160^3 voxels, else windows of twice the training crop."""
-    return 0 if int(np.prod(list(shape))) <= 160**3 else 2 * run.recipe.sampling.crop_voxels
+    """The training crop's edge, as in nnU-Net; 0 (the whole volume at once) where the volume is no larger.
+
+    Instance norm takes its statistics from what it is given, and a network knows those of its crops. Measured on 8
+    validation phantoms, four subsets, networks of the ``lab`` preset (crops of 40 voxels): mean Dice 0.60 from the whole
+    volume, 0.65 from windows of 40 (student); 0.62 and 0.67 (dropout); 0.49 and 0.51 (complete).
+    """
+    edge = run.recipe.sampling.crop_voxels
+    return edge if max(shape) > edge else 0

@@ -18,7 +18,7 @@ from mtg_lab.data import preprocessing_transform
 from mtg_lab.errors import InputError
 from mtg_lab.files import make_folder, written_aside
 from mtg_lab.hardware import default_device, use_bf16
-from mtg_lab.inference import choose_window, native_probabilities, subset_logits
+from mtg_lab.inference import OVERLAP, choose_window, native_probabilities, subset_logits
 from mtg_lab.manifest import Manifest, Subject
 from mtg_lab.progress import progress
 from mtg_lab.runs import Run
@@ -26,7 +26,6 @@ from mtg_lab.scans import load_image
 from mtg_lab.slices import sequences
 
 Source = str | Path | nib.Nifti1Image | tuple[np.ndarray, np.ndarray]  # an array comes with its affine
-_OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def segment(run: Run, mask: Source | None = None, window: int | None = None, **i
     size = choose_window(run, sample["image"].shape[1:]) if window is None else window
     network = run.backbone(default_device())
     (logits,) = subset_logits(
-        network, sample["image"], [sample["present"]], size, _OVERLAP, brain=sample["brain"][0] > 0
+        network, sample["image"], [sample["present"]], size, OVERLAP, brain=sample["brain"][0] > 0
     )
     opened = {m: load_image(source) for m, source in ordered.items()}
     native = next(iter(opened.values()))
@@ -249,7 +248,7 @@ def _report(
         "protocol": {
             "spacing_mm": run.recipe.preprocessing.spacing_mm,
             "window": window,
-            "overlap": _OVERLAP if window else 0.0,
+            "overlap": OVERLAP if window else 0.0,
             "precision": "bf16" if use_bf16("auto") else "fp32",
             "decision": "arg max of label probabilities on the input's grid",
         },

@@ -152,10 +152,11 @@ def test_subsets_in_batches_are_those_one_by_one(network, image, monkeypatch, to
 # --- windows and devices ----------------------------------------------------------------------------------------------
 
 
-def test_large_volumes_go_by_windows(tiny_recipe, tmp_path):
+def test_what_is_larger_than_a_training_crop_goes_by_windows_of_its_size(tiny_recipe, tmp_path):
     run = Run(tmp_path / "run", tiny_recipe(), "hash", MODALITIES, vocabulary.schema("brats2021"))
-    assert choose_window(run, (160, 160, 160)) == 0
-    assert choose_window(run, (161, 160, 160)) == 2 * run.recipe.sampling.crop_voxels
+    crop = run.recipe.sampling.crop_voxels
+    assert choose_window(run, (crop, crop - 3, crop)) == 0
+    assert choose_window(run, (crop - 9, crop + 1, crop)) == crop
 
 
 def test_devices_and_precisions_have_one_place():
