@@ -136,8 +136,8 @@ def choose_window(run: Run, shape: Sequence[int]) -> int:
     """The training crop's edge, as in nnU-Net; 0 (the whole volume at once) where the volume is no larger.
 
     Instance norm takes its statistics from what it is given, and a network knows those of its crops. Measured on 8
-    validation phantoms, four subsets, networks of the ``lab`` preset (crops of 40 voxels): mean Dice 0.60 from the whole
-    volume, 0.65 from windows of 40 (student); 0.62 and 0.67 (dropout); 0.49 and 0.51 (complete).
+    validation phantoms, four subsets, networks of the ``lab`` preset (crops of 40 voxels): mean Dice 0.60 from the
+    whole volume, 0.65 from windows of 40 (student); 0.62 and 0.67 (dropout); 0.49 and 0.51 (complete).
     """
     edge = run.recipe.sampling.crop_voxels
     return edge if max(shape) > edge else 0

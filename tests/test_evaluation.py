@@ -151,7 +151,7 @@ def test_a_perfect_predictor_scores_one_on_every_subset(oracle, cohort):
 
 
 def test_a_score_is_that_of_forward_with_the_subsets_mask(run, cohort):
-    table = evaluate(run, cohort, subsets=["t1c+t2f"])
+    table = evaluate(run, cohort, subsets=["t1c+t2f"], window=0)
     test = read_manifest(cohort).split("test")
     regions = run.schema.region_classes
     samples = cached_dataset(test.subjects, MODALITIES, run.recipe.preprocessing)
@@ -232,7 +232,7 @@ def test_every_metric_of_an_oracle_is_perfect(oracle, cohort):
 
 def test_scores_of_a_region_are_those_of_its_masks_and_probabilities(run, cohort):
     chosen = MetricSettings("pooled", "diagonal", 4.0, "surface_weighted", "MET", 5)
-    table = evaluate(run, cohort, "test", METRICS, settings=chosen, subsets=["t1c+t2f"])
+    table = evaluate(run, cohort, "test", METRICS, settings=chosen, subsets=["t1c+t2f"], window=0)
     test = read_manifest(cohort).split("test").materialise()
     samples = cached_dataset(test.subjects, MODALITIES, run.recipe.preprocessing)
     for subject, sample in zip(test, samples, strict=True):

@@ -125,7 +125,7 @@ def test_windows_without_brain_are_left_out_and_change_nothing_inside_it(network
     encoded = []
     encode = network.encode
     monkeypatch.setattr(network, "encode", lambda *a: encoded.append(1) or encode(*a))
-    found = list(subset_logits(network, image, masks, 8, precision="fp32", brain=brain))
+    found = list(subset_logits(network, image, masks, 8, 0.5, precision="fp32", brain=brain))
     # Starts along the axes: 0, 4, ..., 32 and 0, 4. Those from 8 to 16 along the first axis meet the brain.
     assert len(encoded) == 3 * 2 * 2
     for expected, logits in zip(naive(network, image, masks, 8, 0.5), found, strict=True):
