@@ -10,6 +10,7 @@ from typing import NewType
 import torch
 from torch import Tensor, nn
 
+from mtg_lab.backbones.layout import channels_last, rows_of_zeros, side_by_side
 from mtg_lab.errors import InputError
 
 FILLS = ("zeros", "anchor")
@@ -153,12 +154,11 @@ def encode_each(encoders: Sequence[Encoder], images: Tensor, present: Tensor) ->
     """
     encoded = [encode_present(encoder, images[:, m : m + 1], present[:, m]) for m, encoder in enumerate(encoders)]
     like = next(scales for scales in encoded if scales is not None)
-    return Latents(
-        [
-            torch.stack([torch.zeros_like(z) if scales is None else scales[s] for scales in encoded], dim=1)
-            for s, z in enumerate(like)
-        ]
-    )
+    joined = [
+        side_by_side(*(torch.zeros_like(z) if scales is None else scales[s] for scales in encoded))
+        for s, z in enumerate(like)
+    ]
+    return Latents([z.unflatten(1, (len(encoded), -1)) for z in joined])
 
 
 def encode_present(encoder: Encoder, images: Tensor, there: Tensor) -> list[Tensor] | None:
@@ -172,11 +172,12 @@ def encode_present(encoder: Encoder, images: Tensor, there: Tensor) -> list[Tens
     rows = there.nonzero()[:, 0]
     if not len(rows):
         return None
-    encoded = encoder(images if len(rows) == len(there) else images[rows])
+    everybody = len(rows) == len(there)
+    encoded = encoder(channels_last(images if everybody else images[rows]))
     scales = [encoded] if isinstance(encoded, Tensor) else list(encoded)
-    if len(rows) == len(there):
+    if everybody:
         return scales
-    return [z.new_zeros(len(there), *z.shape[1:]).index_copy(0, rows, z) for z in scales]
+    return [rows_of_zeros(z, len(there)).index_copy_(0, rows, z) for z in scales]
 
 
 def check_images(images: Tensor, present: Tensor, modalities: tuple[str, ...]) -> None:
