@@ -104,9 +104,9 @@ def test_the_layout_changes_no_number(name, monkeypatch):
 
     def found():
         net.zero_grad()
-        logits = net(images, present).logits
-        logits.square().mean().backward()
-        return [logits, *(p.grad for p in net.parameters() if p.grad is not None)]
+        prediction = net(images, present)
+        prediction.logits.square().mean().backward()
+        return [prediction.features, prediction.logits, *(p.grad for p in net.parameters() if p.grad is not None)]
 
     last = found()
     monkeypatch.setattr(contract, "channels_last", lambda image: image)
