@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtg_lab.backbones.contract import Latents, Mixture, Prediction, check_images, encode_each
-from mtg_lab.backbones.layout import InstanceNorm, side_by_side
+from mtg_lab.backbones.layout import InstanceNorm, PointConv, side_by_side
 
 Block = Callable[..., nn.Module]  # (channels in, channels out, kernel=3, stride=1)
 
@@ -96,7 +96,7 @@ class UniDecoder(nn.Module):
     def __init__(self, widths: Sequence[int], classes: int, block: Block = conv_block):
         super().__init__()
         self.enlarge, self.merge = way_up(widths, block)
-        self.head = nn.Conv3d(widths[0], classes, kernel_size=1)
+        self.head = PointConv(widths[0], classes)
 
     def forward(self, scales: Sequence[Tensor]) -> Prediction:
         """Scales [B, C_s, ...] of one modality, fine to coarse, to its prediction."""
@@ -216,6 +216,8 @@ def check_sizes(**sizes: int) -> None:
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int, stride: int) -> nn.Conv3d:
+    if kernel == stride == 1:
+        return PointConv(channels_in, channels_out)
     return nn.Conv3d(channels_in, channels_out, kernel, stride, padding=kernel // 2, padding_mode="reflect")
 
 

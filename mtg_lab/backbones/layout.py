@@ -11,6 +11,7 @@ import torch
 from monai.networks.blocks.dynunet_block import UnetUpBlock
 from monai.networks.layers.factories import Norm
 from torch import Tensor, nn
+from torch.nn import functional
 
 _LAST = torch.channels_last_3d
 _NOTHING = (torch.empty(0), torch.empty(0))  # where a norm of given statistics would write its own
@@ -114,6 +115,19 @@ def _norm(spatial_dims: int) -> type[nn.Module]:
     if spatial_dims != 3:
         raise ValueError(f"instance_any_layout is for volumes; spatial_dims is {spatial_dims}")
     return InstanceNorm
+
+
+class PointConv(nn.Conv3d):
+    """A convolution of single voxels, which PyTorch does not hand to oneDNN in float32, but turns round for itself."""
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__(channels_in, channels_out, kernel_size=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C_in, D, H, W] to [B, C_out, D, H, W]."""
+        if not is_channels_last(input) or input.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        return functional.linear(input.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
 
 
 def side_by_side(*maps: Tensor) -> Tensor:

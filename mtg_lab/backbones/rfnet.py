@@ -19,6 +19,7 @@ from mtg_lab.backbones.blocks import (
     way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
+from mtg_lab.backbones.layout import PointConv
 
 
 class RFNet(ModalityBackbone):
@@ -85,7 +86,7 @@ class RFNet(ModalityBackbone):
         )
         self.fuse = nn.ModuleList(_RegionFusion(w, count, classes, hidden) for w in widths)
         self.enlarge, self.merge = way_up(widths)
-        self.head = nn.Conv3d(width, classes, kernel_size=1)
+        self.head = PointConv(width, classes)
         self.uni = UniDecoder(widths, classes) if uni_decoder else None
         start_convolutions(self)
 
@@ -123,7 +124,7 @@ class _RegionGuess(nn.Module):
         super().__init__()
         self.embed = bottleneck(width * modalities, max(1, width // 4), width)
         self.head = nn.Sequential(
-            conv_block(width * (2 if with_decoder else 1), inside, 1), nn.Conv3d(inside, classes, kernel_size=1)
+            conv_block(width * (2 if with_decoder else 1), inside, 1), PointConv(inside, classes)
         )
 
     def forward(self, z: Tensor, decoded: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from mtg_lab.backbones.contract import (
     check_images,
     encode_each,
 )
-from mtg_lab.backbones.layout import UpBlock
+from mtg_lab.backbones.layout import PointConv, UpBlock
 
 _NORM = ("instance_any_layout", {"affine": True})
 _ACT = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
@@ -68,8 +68,8 @@ class UNet(ModalityBackbone):
             UpBlock(3, b, a, kernel_size=3, stride=1, upsample_kernel_size=2, norm_name=_NORM, act_name=_ACT)
             for a, b in reversed(list(pairwise(widths)))
         )
-        self.head = nn.Conv3d(width, classes, kernel_size=1)
-        self.aux = nn.ModuleList(nn.Conv3d(w, classes, kernel_size=1) for w in widths[1 : 1 + aux_heads])
+        self.head = PointConv(width, classes)
+        self.aux = nn.ModuleList(PointConv(w, classes) for w in widths[1 : 1 + aux_heads])
 
     def encode(self, images: Tensor, present: Tensor) -> Latents:
         """One scale, full resolution: [B, M, C, D, H, W]; zero where a modality is absent."""
