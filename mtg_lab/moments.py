@@ -112,11 +112,13 @@ def clouds(latents: Tensor, present: Tensor, seed: int = 0, samples: int = 256) 
         seed: of the draw.
         samples: voxels drawn over the batch, with replacement.
     """
-    z = latents.flatten(3)
+    z = latents.flatten(3)  # [B, M, C, voxels]
     generator = torch.Generator().manual_seed(seed)
     sample = torch.randint(len(z), (samples,), generator=generator).to(z.device)
     voxel = torch.randint(z.shape[3], (samples,), generator=generator).to(z.device)
-    drawn, there = z[sample, :, :, voxel].float(), present[sample]  # [n, M, C], [n, M]
+    last = z.movedim(3, 1)  # indexed where it is one block of memory, so is its gradient
+    drawn = last[sample, voxel] if last.is_contiguous() else z[sample, :, :, voxel]
+    drawn, there = drawn.float(), present[sample]  # [n, M, C], [n, M]
     return {m: drawn[there[:, m], m] for m in range(z.shape[1]) if bool(there[:, m].any())}
 
 

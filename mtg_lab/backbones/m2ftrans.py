@@ -112,8 +112,7 @@ class M2FTrans(ModalityBackbone):
         self.enlarge, self.merge = way_up(widths)
         self.head = PointConv(width, classes)
         self.aux = nn.ModuleList(
-            nn.Sequential(conv_block(w, guess_width, 1), PointConv(guess_width, classes))
-            for w in widths[:supervised]
+            nn.Sequential(conv_block(w, guess_width, 1), PointConv(guess_width, classes)) for w in widths[:supervised]
         )
         self.uni = UniDecoder(widths, classes) if uni_decoder else None
         start_convolutions(self)

@@ -123,9 +123,7 @@ class _RegionGuess(nn.Module):
     def __init__(self, width: int, modalities: int, classes: int, inside: int, with_decoder: bool):
         super().__init__()
         self.embed = bottleneck(width * modalities, max(1, width // 4), width)
-        self.head = nn.Sequential(
-            conv_block(width * (2 if with_decoder else 1), inside, 1), PointConv(inside, classes)
-        )
+        self.head = nn.Sequential(conv_block(width * (2 if with_decoder else 1), inside, 1), PointConv(inside, classes))
 
     def forward(self, z: Tensor, decoded: Tensor | None) -> Tensor:
         """z [B, M, C, d, h, w] and decoded [B, C, d, h, w] to [B, K, d, h, w]."""
