@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mtg_lab.backbones.contract import mask_latents
 
-_AT_ONCE = 8192  # voxels, which as float32 fit into a processor's cache
+_AT_ONCE = 4096  # voxels, which as float32 fit into a processor's cache
 
 
 @dataclass(frozen=True)

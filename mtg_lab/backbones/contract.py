@@ -10,7 +10,7 @@ from typing import NewType
 import torch
 from torch import Tensor, nn
 
-from mtg_lab.backbones.layout import channels_last, rows_of_zeros, side_by_side
+from mtg_lab.backbones.layout import alone_is_slow, channels_last, rows_of_zeros, side_by_side
 from mtg_lab.errors import InputError
 
 FILLS = ("zeros", "anchor")
@@ -172,9 +172,12 @@ def encode_present(encoder: Encoder, images: Tensor, there: Tensor) -> list[Tens
     rows = there.nonzero()[:, 0]
     if not len(rows):
         return None
-    everybody = len(rows) == len(there)
-    encoded = encoder(channels_last(images if everybody else images[rows]))
+    everybody, twice = len(rows) == len(there), len(rows) == 1 and alone_is_slow(images)
+    taken = images if everybody else images[rows]
+    encoded = encoder(channels_last(taken.expand(2, -1, -1, -1, -1) if twice else taken))
     scales = [encoded] if isinstance(encoded, Tensor) else list(encoded)
+    if twice:
+        scales = [z[:1] for z in scales]
     if everybody:
         return scales
     return [rows_of_zeros(z, len(there)).index_copy_(0, rows, z) for z in scales]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _LAST = torch.channels_last_3d
-_NOTHING = (torch.empty(0), torch.empty(0))  # where a norm of given statistics would write its own
+_NOTHING = torch.empty(0)  # where a norm by given statistics would write its own
+_with_statistics = torch.ops.aten.native_batch_norm.out
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -30,6 +31,15 @@ def channels_last(image: Tensor) -> Tensor:
     return image[:, 0, ..., None].movedim(-1, 1) if image.device.type == "cpu" else image
 
 
+def alone_is_slow(images: Tensor) -> bool:
+    """Whether PyTorch would not hand a single one of images [B, 1, D, H, W] in float32 to oneDNN, for being small.
+
+    Its own convolution takes up to ten times as long on eight channels; two samples at once do go to oneDNN.
+    """
+    native = images.device.type == "cpu" and images.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return native and 8 * images.shape[2] * images.shape[3] <= 20480  # PyTorch's limit for channels x depth x height
+
+
 def rows_of_zeros(x: Tensor, rows: int) -> Tensor:
     """Zeros [rows, C, D, H, W] laid out as ``x`` [b, C, D, H, W]."""
     if is_channels_last(x):
@@ -42,7 +52,7 @@ class InstanceNorm(nn.InstanceNorm3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, D, H, W] to the same."""
-        if not is_channels_last(input):
+        if input.device.type != "cpu" or not is_channels_last(input):
             return super().forward(input)
         size = input.shape[1]
         weight = input.new_ones(size, dtype=torch.float32) if self.weight is None else self.weight
@@ -65,11 +75,11 @@ class _Normalised(torch.autograd.Function):
         for rows, target in zip(_rows(x, fold), _rows(answer, fold), strict=True):
             # Running statistics nobody uses: being float32, they keep those of the batch from being rounded to bf16.
             unused = torch.zeros(2, rows.shape[1])
-            mean, variance = torch.batch_norm_update_stats(rows, *unused, 0.0)
+            mean, variance = torch.batch_norm_update_stats(rows, unused[0], unused[1], 0.0)
             between, mean = torch.var_mean(mean.view(shape), dim=0, correction=0)
             variance = variance.view(shape).mean(dim=0) + between
             columns = torch.stack([weight, bias, mean, variance]).repeat(1, fold)
-            torch.native_batch_norm(rows, *columns, False, 0.0, eps, out=(target, *_NOTHING))
+            _with_statistics(rows, *columns, False, 0.0, eps, out=target, save_mean=_NOTHING, save_invstd=_NOTHING)
             moments.append(columns[2:])
         ctx.save_for_backward(x, weight, torch.stack(moments))
         ctx.eps = eps
@@ -82,8 +92,8 @@ class _Normalised(torch.autograd.Function):
         answer, fold, voxels = torch.empty_like(x), _voxels_a_row(x), x[0, 0].numel()
         gradient = gradient.contiguous(memory_format=_LAST)
         shape, sums = (2, fold, x.shape[1]), []
-        for target, g, rows, columns in zip(*(_rows(t, fold) for t in (answer, gradient, x)), moments, strict=True):
-            mean, variance = columns
+        samples = zip(*(_rows(t, fold) for t in (answer, gradient, x)), moments, strict=True)
+        for target, g, rows, (mean, variance) in samples:
             found = torch.ops.aten.native_batch_norm_backward(
                 g, rows, variance, mean, variance, None, None, False, ctx.eps, [False, True, True]
             )
@@ -91,7 +101,8 @@ class _Normalised(torch.autograd.Function):
             # scale (g - mean of g - z mean of g z); the same rounded scale throughout, or the terms do not cancel
             scale = (weight * (variance[: len(weight)] + ctx.eps).rsqrt()).to(g.dtype)
             slope, offset = (-scale / voxels * sums[-1]).repeat(1, fold)
-            torch.native_batch_norm(rows, slope, offset, mean, variance, False, 0.0, ctx.eps, out=(target, *_NOTHING))
+            columns = (slope, offset, mean, variance)
+            _with_statistics(rows, *columns, False, 0.0, ctx.eps, out=target, save_mean=_NOTHING, save_invstd=_NOTHING)
             target.addcmul_(g, scale.repeat(fold))
         return answer, *torch.stack(sums).sum(dim=0), None
 
@@ -118,7 +129,7 @@ def _norm(spatial_dims: int) -> type[nn.Module]:
 
 
 class PointConv(nn.Conv3d):
-    """A convolution of single voxels, which PyTorch does not hand to oneDNN in float32, but turns round for itself."""
+    """A convolution of single voxels, which in float32 on one thread PyTorch turns round instead of using oneDNN."""
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__(channels_in, channels_out, kernel_size=1)
