@@ -173,8 +173,11 @@ def encode_present(encoder: Encoder, images: Tensor, there: Tensor) -> list[Tens
     if not len(rows):
         return None
     everybody, twice = len(rows) == len(there), len(rows) == 1 and alone_is_slow(images)
-    taken = images if everybody else images[rows]
-    encoded = encoder(channels_last(taken.expand(2, -1, -1, -1, -1) if twice else taken))
+    if twice:
+        images = images[rows.repeat(2)]
+    elif not everybody:
+        images = images[rows]
+    encoded = encoder(channels_last(images))
     scales = [encoded] if isinstance(encoded, Tensor) else list(encoded)
     if twice:
         scales = [z[:1] for z in scales]

@@ -142,7 +142,12 @@ class PointConv(nn.Conv3d):
 
 
 def side_by_side(*maps: Tensor) -> Tensor:
-    """Maps [B, C, D, H, W] joined as channels; each gets its gradient in memory of its own."""
+    """Maps [B, C, D, H, W] joined as channels; each gets its gradient in memory of its own.
+
+    If one of them is channels-last, all are made so: what follows is worth it.
+    """
+    if any(is_channels_last(x) for x in maps):
+        maps = tuple(x.contiguous(memory_format=_LAST) for x in maps)
     return _SideBySide.apply(*maps)
 
 

@@ -22,7 +22,7 @@ from mtg_lab.backbones.blocks import (
     way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
-from mtg_lab.backbones.layout import PointConv
+from mtg_lab.backbones.layout import PointConv, side_by_side
 
 
 class M2FTrans(ModalityBackbone):
@@ -127,7 +127,7 @@ class M2FTrans(ModalityBackbone):
         scales[-1], fusion, looked = self._attended(scales[-1], seen)
         scales = [z * functional.interpolate(looked, z.shape[-3:]).to(z.dtype)[:, :, None] for z in scales]
         maps = [fusion]
-        x = self.join(torch.cat([self.fuse[-1](fusion, scales[-1], seen), fusion], dim=1))
+        x = self.join(side_by_side(self.fuse[-1](fusion, scales[-1], seen), fusion))
         for s in reversed(range(self.depth)):
             enlarged = self.enlarge[s](x, scales[s].shape[-3:])
             maps.insert(0, enlarged)

@@ -8,6 +8,7 @@ from torch import nn
 from mtg_lab.backbones import contract
 from mtg_lab.backbones.layout import (
     InstanceNorm,
+    PointConv,
     UpBlock,
     channels_last,
     is_channels_last,
@@ -57,6 +58,38 @@ def test_maps_side_by_side_are_those_of_cat_and_so_are_their_gradients(layout):
     found = with_gradients(side_by_side, *maps)
     torch.testing.assert_close(found, with_gradients(lambda *x: torch.cat(x, dim=1), *maps), rtol=0, atol=0)
     assert all(x.is_contiguous(memory_format=layout) for x in found), "no gradient is a view into the joined one"
+
+
+def test_one_map_that_is_channels_last_makes_all_so():
+    maps = [noise(2, 3, 4, 4, 4, seed=1), noise(2, 5, 4, 4, 4, seed=2).contiguous(memory_format=LAST)]
+    found = with_gradients(side_by_side, *maps)
+    torch.testing.assert_close(found, with_gradients(lambda *x: torch.cat(x, dim=1), *maps), rtol=0, atol=0)
+    assert is_channels_last(found[0])
+
+
+@both_layouts
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_convolution_of_single_voxels_is_that_of_pytorch_and_keeps_the_layout(layout, dtype):
+    ours, theirs = PointConv(4, 6).to(dtype), nn.Conv3d(4, 6, kernel_size=1).to(dtype)
+    theirs.load_state_dict(ours.state_dict())
+    x = noise(2, 4, 5, 6, 7).to(dtype)
+    found = with_gradients(ours, x.to(memory_format=layout))
+    torch.testing.assert_close(
+        found, with_gradients(theirs, x), rtol=1e-2, atol=2e-2 if dtype is torch.bfloat16 else 1e-5
+    )
+    assert is_channels_last(found[0]) == (layout is LAST)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_single_sample_is_encoded_as_among_others(batch):
+    encoder = nn.Conv3d(1, 2, 3, padding=1)
+    images, there = noise(batch, 1, 16, 16, 16), torch.arange(batch) == batch - 1
+    (found,) = contract.encode_present(encoder, images, there)
+    expected = encoder(images) * there[:, None, None, None, None]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    gradients = [torch.autograd.grad(z.square().sum(), encoder.weight) for z in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-3)
+    assert is_channels_last(found)
 
 
 @both_layouts
@@ -113,4 +146,4 @@ def test_the_layout_changes_no_number(name, monkeypatch):
     other = found()
     assert is_channels_last(last[0])
     assert not is_channels_last(other[0])
-    torch.testing.assert_close(last, other, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(last, other, rtol=1e-3, atol=5e-4)
