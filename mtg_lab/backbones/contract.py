@@ -10,7 +10,7 @@ from typing import NewType
 import torch
 from torch import Tensor, nn
 
-from mtg_lab.backbones.layout import alone_is_slow, channels_last, rows_of_zeros, side_by_side
+from mtg_lab.backbones.layout import alone_is_slow, channels_last, is_channels_last, rows_of_zeros, side_by_side
 from mtg_lab.errors import InputError
 
 FILLS = ("zeros", "anchor")
@@ -115,7 +115,14 @@ class Mixture(nn.Module):
         weighted mean of paired latents, not a draw from the mixture distribution sum_m w_m q_m.
         """
         weights = self.weights(present).to(latents.dtype)
-        return torch.einsum("bm,bm...->b...", weights, mask_latents(latents, present))
+        visible = mask_latents(latents, present)
+        joined = visible.flatten(1, 2)
+        if not is_channels_last(joined):
+            return torch.einsum("bm,bm...->b...", weights, visible)
+        # As one dense product, zeros between different channels, nothing is turned round.
+        channels = torch.eye(latents.shape[2], dtype=latents.dtype, device=latents.device)
+        by_channel = (weights[:, :, None, None] * channels).flatten(1, 2)  # [B, M C, C]
+        return (joined.flatten(2).transpose(1, 2) @ by_channel).unflatten(1, latents.shape[3:]).movedim(-1, 1)
 
     def fill_absent(self, latents: Latents, present: Tensor) -> list[Tensor]:
         """Latents of every scale with ``fill`` where a modality is absent; what stood there is not looked at."""

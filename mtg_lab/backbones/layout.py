@@ -19,8 +19,8 @@ _with_statistics = torch.ops.aten.native_batch_norm.out
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether the channels of a voxel of [B, C, D, H, W] lie side by side, and not its voxels as well (C = 1)."""
-    return x.is_contiguous(memory_format=_LAST) and not x.is_contiguous()
+    """Whether these are volumes [B, C, D, H, W], the channels of a voxel side by side, but not the voxels (C = 1)."""
+    return x.ndim == 5 and x.is_contiguous(memory_format=_LAST) and not x.is_contiguous()
 
 
 def channels_last(image: Tensor) -> Tensor:

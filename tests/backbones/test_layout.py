@@ -104,6 +104,20 @@ def test_the_block_on_the_way_up_is_monais(layout):
     )
 
 
+def test_the_barycentre_is_the_same_in_both_layouts():
+    present, mixture = alternating(2, 4), contract.Mixture(4)
+    with torch.no_grad():
+        mixture.theta.copy_(noise(4))
+    z = noise(2, 12, 4, 5, 6)
+
+    def barycentre(joined):
+        return mixture.barycentre(joined.unflatten(1, (4, 3)), present)
+
+    last = with_gradients(barycentre, z.contiguous(memory_format=LAST))
+    torch.testing.assert_close(last, with_gradients(barycentre, z))
+    assert all(is_channels_last(x) for x in last)
+
+
 @both_layouts
 def test_zeros_are_laid_out_as_what_they_stand_for(layout):
     x = noise(1, 2, 3, 4, 5).contiguous(memory_format=layout)
