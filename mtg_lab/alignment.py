@@ -164,8 +164,7 @@ def mmd(latents: Tensor, weights: Tensor | None, present: Tensor, normalise: boo
     drawn, w = _drawn(latents, weights, present, normalise, seed)
     sizes, pooled = [len(z) for z in drawn], torch.cat(drawn)
     squared = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist").square()
-    width = squared.detach()[squared.detach() > 0].median() if len(pooled) > 1 else squared.new_tensor(1.0)
-    width = torch.nan_to_num(width, nan=1.0).clamp_min(_TINY)  # twice the kernel's variance
+    width = _median_above_zero(torch.pdist(pooled.detach()).square()).clamp_min(_TINY)  # twice the kernel's variance
     kernel = (-squared / width).exp()
     means = torch.stack([torch.stack([b.mean() for b in row.split(sizes, 1)]) for row in kernel.split(sizes)])
     if w is not None:
@@ -175,6 +174,14 @@ def mmd(latents: Tensor, weights: Tensor | None, present: Tensor, normalise: boo
     one = (variance_ / (variance_ + 1)) ** (size / 2) * (-pooled.square().sum(dim=1) / (2 * (variance_ + 1))).exp()
     cross = torch.stack([p.mean() for p in one.split(sizes)])
     return (means.diagonal() - 2 * cross + (variance_ / (variance_ + 2)) ** (size / 2)).mean()
+
+
+def _median_above_zero(values: Tensor) -> Tensor:
+    """The lower median of those above zero, without picking them, which would take longer; 1 if there are none."""
+    zeros = int((values == 0).sum())
+    if zeros == len(values):
+        return values.new_tensor(1.0)
+    return values.kthvalue(zeros + (len(values) - zeros + 1) // 2).values
 
 
 def sliced_wasserstein(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from mtg_lab.alignment import LOSSES, align, anchor_is_learned, anchor_weights, find_loss
+from mtg_lab.alignment import LOSSES, _median_above_zero, align, anchor_is_learned, anchor_weights, find_loss
 from mtg_lab.backbones import Mixture
 from mtg_lab.errors import InputError
 from mtg_lab.moments import clouds
@@ -244,6 +244,15 @@ def test_mmd_to_the_mixture_is_half_the_distance_to_the_other_of_two():
     to_mixture = term(z, Mixture(2), everything(z), loss="mmd")
     to_first = align([z], torch.tensor([[1.0, 0.0]]), everything(z), "mmd")  # mean of 0 and the whole distance
     torch.testing.assert_close(to_mixture, to_first / 2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8])
+def test_the_bandwidth_is_the_median_of_the_distances_above_zero(n):
+    points = torch.randn(n, 3, generator=torch.Generator().manual_seed(n))
+    points = torch.cat([points, points[:1]])  # one drawn twice
+    squared = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").square()
+    expected = squared[squared > 0].median() if n > 1 else torch.tensor(1.0)
+    torch.testing.assert_close(_median_above_zero(torch.pdist(points).square()), expected)
 
 
 def test_mmd_to_the_normal_anchor_is_that_of_many_draws():

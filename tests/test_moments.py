@@ -27,6 +27,38 @@ def relative_gap(z, present):
     return gap_of_moments(moments(z, present))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_and_their_gradients_whatever_the_layout(dtype):
+    """Against the definition in float64, for memory with space last and with channels last, over more than one part."""
+    z = latents(1, batch=2, modalities=3, channels=2, size=21).to(dtype)
+    last = z.flatten(1, 2).contiguous(memory_format=torch.channels_last_3d).unflatten(1, (3, 2))
+    exact = z.double().requires_grad_()
+    by_channel = exact.flatten(3).transpose(1, 2)
+    expected = by_channel @ by_channel.transpose(2, 3), by_channel.sum(dim=3)
+    weighting = [torch.linspace(-1, 1, e.numel(), dtype=torch.float64).reshape(e.shape) for e in expected]
+    (slope,) = torch.autograd.grad(sum((e * w).sum() for e, w in zip(expected, weighting, strict=True)), exact)
+    for memory in (z, last):
+        memory = memory.detach().requires_grad_()
+        found = moments(memory, everything(z))
+        torch.testing.assert_close([found.gram, found.total], [e.float() for e in expected], rtol=1e-4, atol=1e-2)
+        terms = ((e * w).sum() for e, w in zip((found.gram, found.total), weighting, strict=True))
+        (gradient,) = torch.autograd.grad(sum(terms), memory)
+        torch.testing.assert_close(gradient.double(), slope, rtol=2e-2, atol=5e-2 if dtype is torch.bfloat16 else 1e-4)
+        assert gradient.stride() == memory.stride(), "so that adding it to other gradients turns nothing round"
+
+
+def test_drawn_voxels_are_the_same_in_both_layouts_and_so_are_gradients():
+    z = latents(2)
+    last = z.flatten(1, 2).contiguous(memory_format=torch.channels_last_3d).unflatten(1, (4, 3))
+    found = []
+    for memory in (z, last):
+        memory = memory.detach().requires_grad_()
+        drawn = torch.stack(list(clouds(memory, everything(z), seed=5).values()))
+        found.append((drawn, *torch.autograd.grad(drawn.square().sum(), memory)))
+        assert found[-1][1].stride() == memory.stride()
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
 # --- the relative gap -------------------------------------------------------------------------------------------------
 
 

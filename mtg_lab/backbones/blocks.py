@@ -7,12 +7,12 @@ features that it meets, so that no crop size is written anywhere.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import torch
 from monai.networks.blocks.mlp import MLPBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mtg_lab.backbones.contract import Latents, Mixture, Prediction, check_images, encode_each
+from mtg_lab.backbones.layout import InstanceNorm, PointConv, side_by_side
 
 Block = Callable[..., nn.Module]  # (channels in, channels out, kernel=3, stride=1)
 
@@ -81,7 +81,7 @@ class Merge(nn.Module):
 
     def forward(self, skip: Tensor, enlarged: Tensor) -> Tensor:
         """Side by side, then convolved."""
-        return self.join(torch.cat([skip, enlarged], dim=1))
+        return self.join(side_by_side(skip, enlarged))
 
 
 def way_up(widths: Sequence[int], block: Block = conv_block) -> tuple[nn.ModuleList, nn.ModuleList]:
@@ -96,7 +96,7 @@ class UniDecoder(nn.Module):
     def __init__(self, widths: Sequence[int], classes: int, block: Block = conv_block):
         super().__init__()
         self.enlarge, self.merge = way_up(widths, block)
-        self.head = nn.Conv3d(widths[0], classes, kernel_size=1)
+        self.head = PointConv(widths[0], classes)
 
     def forward(self, scales: Sequence[Tensor]) -> Prediction:
         """Scales [B, C_s, ...] of one modality, fine to coarse, to its prediction."""
@@ -216,8 +216,10 @@ def check_sizes(**sizes: int) -> None:
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int, stride: int) -> nn.Conv3d:
+    if kernel == stride == 1:
+        return PointConv(channels_in, channels_out)
     return nn.Conv3d(channels_in, channels_out, kernel, stride, padding=kernel // 2, padding_mode="reflect")
 
 
 def _norm_and_act(channels: int) -> tuple[nn.Module, nn.Module]:
-    return nn.InstanceNorm3d(channels), nn.LeakyReLU(0.2, inplace=True)
+    return InstanceNorm(channels), nn.LeakyReLU(0.2, inplace=True)

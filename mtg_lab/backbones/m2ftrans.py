@@ -22,6 +22,7 @@ from mtg_lab.backbones.blocks import (
     way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
+from mtg_lab.backbones.layout import PointConv, side_by_side
 
 
 class M2FTrans(ModalityBackbone):
@@ -109,10 +110,9 @@ class M2FTrans(ModalityBackbone):
         )
         self.join = nn.Sequential(conv_block(2 * coarsest, coarsest), conv_block(coarsest, coarsest, 1))
         self.enlarge, self.merge = way_up(widths)
-        self.head = nn.Conv3d(width, classes, kernel_size=1)
+        self.head = PointConv(width, classes)
         self.aux = nn.ModuleList(
-            nn.Sequential(conv_block(w, guess_width, 1), nn.Conv3d(guess_width, classes, kernel_size=1))
-            for w in widths[:supervised]
+            nn.Sequential(conv_block(w, guess_width, 1), PointConv(guess_width, classes)) for w in widths[:supervised]
         )
         self.uni = UniDecoder(widths, classes) if uni_decoder else None
         start_convolutions(self)
@@ -127,7 +127,7 @@ class M2FTrans(ModalityBackbone):
         scales[-1], fusion, looked = self._attended(scales[-1], seen)
         scales = [z * functional.interpolate(looked, z.shape[-3:]).to(z.dtype)[:, :, None] for z in scales]
         maps = [fusion]
-        x = self.join(torch.cat([self.fuse[-1](fusion, scales[-1], seen), fusion], dim=1))
+        x = self.join(side_by_side(self.fuse[-1](fusion, scales[-1], seen), fusion))
         for s in reversed(range(self.depth)):
             enlarged = self.enlarge[s](x, scales[s].shape[-3:])
             maps.insert(0, enlarged)
@@ -253,13 +253,13 @@ class _ChannelPerceptron(nn.Module):
 def _depthwise(width: int, inside: int) -> nn.Sequential:
     """1x1x1, a 3x3x3 convolution in ``width`` groups, 1x1x1, each with a norm over channels, GELU between them."""
     return nn.Sequential(
-        nn.Conv3d(width, inside, kernel_size=1),
+        PointConv(width, inside),
         _ChannelNorm(inside, eps=1e-6),
         nn.GELU(),
         nn.Conv3d(inside, inside, kernel_size=3, padding=1, groups=width),
         _ChannelNorm(inside, eps=1e-6),
         nn.GELU(),
-        nn.Conv3d(inside, width, kernel_size=1),
+        PointConv(inside, width),
         _ChannelNorm(width, eps=1e-6),
     )
 

@@ -21,6 +21,7 @@ from mtg_lab.backbones.blocks import (
     way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
+from mtg_lab.backbones.layout import PointConv
 
 
 class MMFormer(ModalityBackbone):
@@ -98,11 +99,11 @@ class MMFormer(ModalityBackbone):
         widths = [width * 2**s for s in range(depth + 1)]
         self.encoders = nn.ModuleList(_Encoder(widths, tokens, heads, mlp, dropout, positions) for _ in self.modalities)
         self.across = TransformerLayer(tokens, heads, mlp, dropout)
-        self.untoken = nn.Conv3d(tokens * count, widths[-1] * count, kernel_size=1)
+        self.untoken = PointConv(tokens * count, widths[-1] * count)
         self.fuse = nn.ModuleList(bottleneck(w * count, w, w, block) for w in widths)
         self.enlarge, self.merge = way_up(widths, block)
-        self.head = nn.Conv3d(width, classes, kernel_size=1)
-        self.aux = nn.ModuleList(nn.Conv3d(w, classes, kernel_size=1) for w in widths[1 : 1 + supervised])
+        self.head = PointConv(width, classes)
+        self.aux = nn.ModuleList(PointConv(w, classes) for w in widths[1 : 1 + supervised])
         self.uni = UniDecoder(widths, classes, block) if uni_decoder else None
         start_convolutions(self)
 
@@ -146,7 +147,7 @@ class _Encoder(nn.Module):
         super().__init__()
         stem = nn.Conv3d(1, widths[0], kernel_size=3, padding=1, padding_mode="reflect")
         self.convolutions = ConvEncoder(widths, conv_block_norm_first, stem)
-        self.embed = nn.Conv3d(widths[-1], tokens, kernel_size=1)
+        self.embed = PointConv(widths[-1], tokens)
         self.positions = nn.Parameter(torch.zeros(1, tokens, positions, positions, positions))
         self.within = TransformerLayer(tokens, heads, mlp, dropout)
 

@@ -19,6 +19,7 @@ from mtg_lab.backbones.blocks import (
     way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
+from mtg_lab.backbones.layout import PointConv, side_by_side
 
 
 class RFNet(ModalityBackbone):
@@ -85,7 +86,7 @@ class RFNet(ModalityBackbone):
         )
         self.fuse = nn.ModuleList(_RegionFusion(w, count, classes, hidden) for w in widths)
         self.enlarge, self.merge = way_up(widths)
-        self.head = nn.Conv3d(width, classes, kernel_size=1)
+        self.head = PointConv(width, classes)
         self.uni = UniDecoder(widths, classes) if uni_decoder else None
         start_convolutions(self)
 
@@ -122,14 +123,12 @@ class _RegionGuess(nn.Module):
     def __init__(self, width: int, modalities: int, classes: int, inside: int, with_decoder: bool):
         super().__init__()
         self.embed = bottleneck(width * modalities, max(1, width // 4), width)
-        self.head = nn.Sequential(
-            conv_block(width * (2 if with_decoder else 1), inside, 1), nn.Conv3d(inside, classes, kernel_size=1)
-        )
+        self.head = nn.Sequential(conv_block(width * (2 if with_decoder else 1), inside, 1), PointConv(inside, classes))
 
     def forward(self, z: Tensor, decoded: Tensor | None) -> Tensor:
         """z [B, M, C, d, h, w] and decoded [B, C, d, h, w] to [B, K, d, h, w]."""
         embedded = self.embed(z.flatten(1, 2))
-        return self.head(embedded if decoded is None else torch.cat([decoded, embedded], dim=1))
+        return self.head(embedded if decoded is None else side_by_side(decoded, embedded))
 
 
 class _RegionFusion(nn.Module):
@@ -155,4 +154,4 @@ class _RegionFusion(nn.Module):
         weights = torch.stack([weigh(told[:, k]).sigmoid() for k, weigh in enumerate(self.weigh)], dim=1)
         # sum_m w_km (z_m p_k) = p_k sum_m w_km z_m: the products of all modalities and regions are never formed.
         mixed = torch.einsum("bkm,bmcdhw->bkcdhw", weights, z) * share[:, :, None]
-        return torch.cat([self.regions(mixed.flatten(1, 2)), self.plain(z.flatten(1, 2))], dim=1)
+        return side_by_side(self.regions(mixed.flatten(1, 2)), self.plain(z.flatten(1, 2)))

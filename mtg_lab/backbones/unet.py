@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetUpBlock
+from monai.networks.blocks.dynunet_block import UnetBasicBlock
 from torch import Tensor, nn
 
 from mtg_lab.backbones.blocks import covering, padded_to
@@ -15,8 +15,9 @@ from mtg_lab.backbones.contract import (
     check_images,
     encode_each,
 )
+from mtg_lab.backbones.layout import PointConv, UpBlock
 
-_NORM = ("INSTANCE", {"affine": True})
+_NORM = ("instance_any_layout", {"affine": True})
 _ACT = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
 
 
@@ -64,11 +65,11 @@ class UNet(ModalityBackbone):
         self.stem = _block(latent * len(self.modalities), width)
         self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise(widths))
         self.up = nn.ModuleList(
-            UnetUpBlock(3, b, a, kernel_size=3, stride=1, upsample_kernel_size=2, norm_name=_NORM, act_name=_ACT)
+            UpBlock(3, b, a, kernel_size=3, stride=1, upsample_kernel_size=2, norm_name=_NORM, act_name=_ACT)
             for a, b in reversed(list(pairwise(widths)))
         )
-        self.head = nn.Conv3d(width, classes, kernel_size=1)
-        self.aux = nn.ModuleList(nn.Conv3d(w, classes, kernel_size=1) for w in widths[1 : 1 + aux_heads])
+        self.head = PointConv(width, classes)
+        self.aux = nn.ModuleList(PointConv(w, classes) for w in widths[1 : 1 + aux_heads])
 
     def encode(self, images: Tensor, present: Tensor) -> Latents:
         """One scale, full resolution: [B, M, C, D, H, W]; zero where a modality is absent."""

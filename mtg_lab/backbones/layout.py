@@ -1,0 +1,173 @@
+"""Channels-last memory on the processor: one layout from the image to the logits.
+
+oneDNN convolves with the channels of a voxel side by side. A map whose voxels lie side by side instead is turned round
+on the way into every convolution, its gradient on the way out, and the latter costs more than the convolution. What
+turns a map back without need, or gets slow on it, is here done otherwise; numbers are those of PyTorch's own modules.
+"""
+
+from typing import Any
+
+import torch
+from monai.networks.blocks.dynunet_block import UnetUpBlock
+from monai.networks.layers.factories import Norm
+from torch import Tensor, nn
+from torch.nn import functional
+
+_LAST = torch.channels_last_3d
+_NOTHING = torch.empty(0)  # where a norm by given statistics would write its own
+_with_statistics = torch.ops.aten.native_batch_norm.out
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether these are volumes [B, C, D, H, W], the channels of a voxel side by side, but not the voxels (C = 1)."""
+    return x.ndim == 5 and x.is_contiguous(memory_format=_LAST) and not x.is_contiguous()
+
+
+def channels_last(image: Tensor) -> Tensor:
+    """An image [B, 1, D, H, W] on the processor as one that is channels-last; on other devices as it is.
+
+    With a single channel both layouts are the same memory, and only the stride of the channel tells which is meant.
+    """
+    return image[:, 0, ..., None].movedim(-1, 1) if image.device.type == "cpu" else image
+
+
+def alone_is_slow(images: Tensor) -> bool:
+    """Whether PyTorch would not hand a single one of images [B, 1, D, H, W] in float32 to oneDNN, for being small.
+
+    Its own convolution takes up to ten times as long on eight channels; two samples at once do go to oneDNN.
+    """
+    native = images.device.type == "cpu" and images.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return native and 8 * images.shape[2] * images.shape[3] <= 20480  # PyTorch's limit for channels x depth x height
+
+
+def rows_of_zeros(x: Tensor, rows: int) -> Tensor:
+    """Zeros [rows, C, D, H, W] laid out as ``x`` [b, C, D, H, W]."""
+    if is_channels_last(x):
+        return x.new_zeros(rows, *x.shape[2:], x.shape[1]).movedim(-1, 1)
+    return x.new_zeros(rows, *x.shape[1:])
+
+
+class InstanceNorm(nn.InstanceNorm3d):
+    """``nn.InstanceNorm3d`` that leaves channels-last memory channels-last."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, D, H, W] to the same."""
+        if input.device.type != "cpu" or not is_channels_last(input):
+            return super().forward(input)
+        size = input.shape[1]
+        weight = input.new_ones(size, dtype=torch.float32) if self.weight is None else self.weight
+        bias = input.new_zeros(size, dtype=torch.float32) if self.bias is None else self.bias
+        return _Normalised.apply(input, weight.float(), bias.float(), self.eps)
+
+
+class _Normalised(torch.autograd.Function):
+    """Instance norm of channels-last memory, by batch norms of rows of several voxels.
+
+    Few channels leave vector instructions nothing to run along. So a sample is read as [rows, voxels a row x channels];
+    statistics of these columns make those of the channels (Chan, Golub, LeVeque 1983). Sample by sample, for one fits
+    into the processor's cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        answer, fold = torch.empty_like(x), _voxels_a_row(x)
+        shape, moments = (fold, x.shape[1]), []
+        for rows, target in zip(_rows(x, fold), _rows(answer, fold), strict=True):
+            # Running statistics nobody uses: being float32, they keep those of the batch from being rounded to bf16.
+            unused = torch.zeros(2, rows.shape[1])
+            mean, variance = torch.batch_norm_update_stats(rows, unused[0], unused[1], 0.0)
+            between, mean = torch.var_mean(mean.view(shape), dim=0, correction=0)
+            variance = variance.view(shape).mean(dim=0) + between
+            columns = torch.stack([weight, bias, mean, variance]).repeat(1, fold)
+            _with_statistics(rows, *columns, False, 0.0, eps, out=target, save_mean=_NOTHING, save_invstd=_NOTHING)
+            moments.append(columns[2:])
+        ctx.save_for_backward(x, weight, torch.stack(moments))
+        ctx.eps = eps
+        return answer
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, moments = ctx.saved_tensors
+        answer, fold, voxels = torch.empty_like(x), _voxels_a_row(x), x[0, 0].numel()
+        gradient = gradient.contiguous(memory_format=_LAST)
+        shape, sums = (2, fold, x.shape[1]), []
+        samples = zip(*(_rows(t, fold) for t in (answer, gradient, x)), moments, strict=True)
+        for target, g, rows, (mean, variance) in samples:
+            found = torch.ops.aten.native_batch_norm_backward(
+                g, rows, variance, mean, variance, None, None, False, ctx.eps, [False, True, True]
+            )
+            sums.append(torch.stack(found[1:]).view(shape).sum(dim=1))  # of g z and g, z the normalised x
+            # scale (g - mean of g - z mean of g z); the same rounded scale throughout, or the terms do not cancel
+            scale = (weight * (variance[: len(weight)] + ctx.eps).rsqrt()).to(g.dtype)
+            slope, offset = (-scale / voxels * sums[-1]).repeat(1, fold)
+            columns = (slope, offset, mean, variance)
+            _with_statistics(rows, *columns, False, 0.0, ctx.eps, out=target, save_mean=_NOTHING, save_invstd=_NOTHING)
+            target.addcmul_(g, scale.repeat(fold))
+        return answer, *torch.stack(sums).sum(dim=0), None
+
+
+def _voxels_a_row(x: Tensor) -> int:
+    """The largest power of two that divides the voxels and keeps a row within 512 numbers."""
+    fold, voxels = 1, x[0, 0].numel()
+    while voxels % (2 * fold) == 0 and 2 * fold * x.shape[1] <= 512:
+        fold *= 2
+    return fold
+
+
+def _rows(x: Tensor, fold: int) -> Tensor:
+    """Channels-last [B, C, D, H, W] as [B, voxels / fold, fold C], without a copy."""
+    return x.movedim(1, -1).view(len(x), -1, fold * x.shape[1])
+
+
+@Norm.factory_function("instance_any_layout")
+def _norm(spatial_dims: int) -> type[nn.Module]:
+    """How MONAI's blocks are asked for :class:`InstanceNorm`."""
+    if spatial_dims != 3:
+        raise ValueError(f"instance_any_layout is for volumes; spatial_dims is {spatial_dims}")
+    return InstanceNorm
+
+
+class PointConv(nn.Conv3d):
+    """A convolution of single voxels, which in float32 on one thread PyTorch turns round instead of using oneDNN."""
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__(channels_in, channels_out, kernel_size=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C_in, D, H, W] to [B, C_out, D, H, W]."""
+        if not is_channels_last(input) or input.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        return functional.linear(input.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
+
+
+def side_by_side(*maps: Tensor) -> Tensor:
+    """Maps [B, C, D, H, W] joined as channels; each gets its gradient in memory of its own.
+
+    If one of them is channels-last, all are made so: what follows is worth it.
+    """
+    if any(is_channels_last(x) for x in maps):
+        maps = tuple(x.contiguous(memory_format=_LAST) for x in maps)
+    return _SideBySide.apply(*maps)
+
+
+class _SideBySide(torch.autograd.Function):
+    """``torch.cat``, but its gradients would be views into the joined one, over which every later pass crawls."""
+
+    @staticmethod
+    def forward(ctx: Any, *maps: Tensor) -> Tensor:
+        ctx.channels = [x.shape[1] for x in maps]
+        return torch.cat(maps, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        kind = _LAST if is_channels_last(gradient) else torch.contiguous_format
+        return tuple(part.contiguous(memory_format=kind) for part in gradient.split(ctx.channels, dim=1))
+
+
+class UpBlock(UnetUpBlock):
+    """MONAI's block of a U-Net's way up, joining maps with :func:`side_by_side`."""
+
+    def forward(self, inp: Tensor, skip: Tensor) -> Tensor:
+        """[B, 2 C, d, h, w] and the skip connection [B, C, 2 d, 2 h, 2 w] to [B, C, 2 d, 2 h, 2 w]."""
+        return self.conv_block(side_by_side(self.transp_conv(inp), skip))

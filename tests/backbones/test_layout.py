@@ -1,0 +1,163 @@
+"""Channels-last memory: the same numbers as PyTorch's own modules, and the layout kept from image to logits."""
+
+import pytest
+import torch
+from monai.networks.blocks.dynunet_block import UnetUpBlock
+from torch import nn
+
+from mtg_lab.backbones import contract
+from mtg_lab.backbones.layout import (
+    InstanceNorm,
+    PointConv,
+    UpBlock,
+    channels_last,
+    is_channels_last,
+    rows_of_zeros,
+    side_by_side,
+)
+from tests.backbones.test_contract import WITH_LATENTS, alternating, network, noise
+
+LAST = torch.channels_last_3d
+both_layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
+
+
+def with_gradients(function, *inputs):
+    """What a function answers and the gradients of a fixed weighting of it."""
+    inputs = [x.detach().clone(memory_format=torch.preserve_format).requires_grad_() for x in inputs]
+    found = function(*inputs)
+    weighting = torch.empty_like(found).copy_(noise(*found.shape, seed=9))
+    return [found, *torch.autograd.grad((found * weighting).sum(), inputs)]
+
+
+@both_layouts
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("channels", [1, 2, 8, 9, 24])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_the_norm_is_that_of_pytorch(layout, affine, channels, dtype, tolerance):
+    ours, theirs = (kind(channels, affine=affine) for kind in (InstanceNorm, nn.InstanceNorm3d))
+    if affine:
+        with torch.no_grad():
+            ours.weight.copy_(noise(channels, seed=1))
+            ours.bias.copy_(noise(channels, seed=2))
+    theirs.load_state_dict(ours.state_dict())
+    x = 3 * noise(3, channels, 4, 5, 6).to(dtype) + 2
+    found = with_gradients(ours, x.to(memory_format=layout))
+    expected = with_gradients(theirs, x)
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    if layout is LAST and channels > 1:
+        assert is_channels_last(found[0])
+    if affine:
+        for name in ("weight", "bias"):
+            gradients = [torch.autograd.grad(m(x).float().square().sum(), getattr(m, name)) for m in (ours, theirs)]
+            torch.testing.assert_close(*gradients, rtol=tolerance, atol=tolerance)
+
+
+@both_layouts
+def test_maps_side_by_side_are_those_of_cat_and_so_are_their_gradients(layout):
+    maps = [noise(2, c, 3, 4, 5, seed=c).contiguous(memory_format=layout) for c in (2, 3, 4)]
+    found = with_gradients(side_by_side, *maps)
+    torch.testing.assert_close(found, with_gradients(lambda *x: torch.cat(x, dim=1), *maps), rtol=0, atol=0)
+    assert all(x.is_contiguous(memory_format=layout) for x in found), "no gradient is a view into the joined one"
+
+
+def test_one_map_that_is_channels_last_makes_all_so():
+    maps = [noise(2, 3, 4, 4, 4, seed=1), noise(2, 5, 4, 4, 4, seed=2).contiguous(memory_format=LAST)]
+    found = with_gradients(side_by_side, *maps)
+    torch.testing.assert_close(found, with_gradients(lambda *x: torch.cat(x, dim=1), *maps), rtol=0, atol=0)
+    assert is_channels_last(found[0])
+
+
+@both_layouts
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_convolution_of_single_voxels_is_that_of_pytorch_and_keeps_the_layout(layout, dtype):
+    ours, theirs = PointConv(4, 6).to(dtype), nn.Conv3d(4, 6, kernel_size=1).to(dtype)
+    theirs.load_state_dict(ours.state_dict())
+    x = noise(2, 4, 5, 6, 7).to(dtype)
+    found = with_gradients(ours, x.to(memory_format=layout))
+    torch.testing.assert_close(
+        found, with_gradients(theirs, x), rtol=1e-2, atol=2e-2 if dtype is torch.bfloat16 else 1e-5
+    )
+    assert is_channels_last(found[0]) == (layout is LAST)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_single_sample_is_encoded_as_among_others(batch):
+    encoder = nn.Conv3d(1, 2, 3, padding=1)
+    images, there = noise(batch, 1, 16, 16, 16), torch.arange(batch) == batch - 1
+    (found,) = contract.encode_present(encoder, images, there)
+    expected = encoder(images) * there[:, None, None, None, None]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    gradients = [torch.autograd.grad(z.square().sum(), encoder.weight) for z in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-3)
+    assert is_channels_last(found)
+
+
+@both_layouts
+def test_the_block_on_the_way_up_is_monais(layout):
+    options = {"kernel_size": 3, "stride": 1, "upsample_kernel_size": 2}
+    ours = UpBlock(3, 6, 3, **options, norm_name=("instance_any_layout", {"affine": True}))
+    theirs = UnetUpBlock(3, 6, 3, **options, norm_name=("INSTANCE", {"affine": True}))
+    theirs.load_state_dict(ours.state_dict())
+    coarse, skip = (x.contiguous(memory_format=layout) for x in (noise(2, 6, 3, 3, 3), noise(2, 3, 6, 6, 6)))
+    torch.testing.assert_close(
+        with_gradients(ours, coarse, skip), with_gradients(theirs, coarse, skip), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_barycentre_is_the_same_in_both_layouts():
+    present, mixture = alternating(2, 4), contract.Mixture(4)
+    with torch.no_grad():
+        mixture.theta.copy_(noise(4))
+    z = noise(2, 12, 4, 5, 6)
+
+    def barycentre(joined):
+        return mixture.barycentre(joined.unflatten(1, (4, 3)), present)
+
+    last = with_gradients(barycentre, z.contiguous(memory_format=LAST))
+    torch.testing.assert_close(last, with_gradients(barycentre, z))
+    assert all(is_channels_last(x) for x in last)
+
+
+@both_layouts
+def test_zeros_are_laid_out_as_what_they_stand_for(layout):
+    x = noise(1, 2, 3, 4, 5).contiguous(memory_format=layout)
+    zeros = rows_of_zeros(x, 4)
+    assert zeros.shape == (4, 2, 3, 4, 5)
+    assert not zeros.any()
+    assert zeros.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_image_of_one_channel_starts_the_layout(batch):
+    image = noise(batch, 3, 32, 32, 32).to(torch.bfloat16)[:, 1:2]
+    marked = channels_last(image)
+    torch.testing.assert_close(marked, image, rtol=0, atol=0)
+    assert marked.untyped_storage().data_ptr() == image.untyped_storage().data_ptr(), "without a copy"
+    assert is_channels_last(nn.Conv3d(1, 2, 3, dtype=torch.bfloat16)(marked))
+
+
+@pytest.mark.parametrize("everybody", [True, False])
+def test_joined_latents_of_the_unet_are_a_view(everybody):
+    present = torch.ones(4, 4, dtype=torch.bool) if everybody else alternating(4, 4)
+    (z,) = network("unet").encode(noise(4, 4, 8, 8, 8), present)
+    joined = contract.mask_latents(z, present).flatten(1, 2)
+    assert is_channels_last(joined)
+    assert z.flatten(1, 2).data_ptr() == z.data_ptr()
+
+
+@pytest.mark.parametrize("name", WITH_LATENTS)
+def test_the_layout_changes_no_number(name, monkeypatch):
+    net, images, present = network(name), noise(4, 4, 16, 16, 16), alternating(4, 4)
+
+    def found():
+        net.zero_grad()
+        prediction = net(images, present)
+        prediction.logits.square().mean().backward()
+        return [prediction.features, prediction.logits, *(p.grad for p in net.parameters() if p.grad is not None)]
+
+    last = found()
+    monkeypatch.setattr(contract, "channels_last", lambda image: image)
+    other = found()
+    assert is_channels_last(last[0])
+    assert not is_channels_last(other[0])
+    torch.testing.assert_close(last, other, rtol=1e-3, atol=5e-4)
