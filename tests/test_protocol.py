@@ -59,13 +59,19 @@ def test_digests_from_before_there_were_settings_are_those_of_today():
     assert Protocol.from_json(before).digest() == PLAIN.digest() == digest
 
 
-def test_stored_scores_of_the_package_are_still_read():
-    """The study in the package was scored before there were other metrics than Dice."""
-    stored = json.loads((Path(mtg_lab.__file__).parent / "results/alignment_study/about.json").read_text())["protocol"]
-    assert "metric_settings" not in stored
+def test_scores_from_before_there_were_other_metrics_are_still_read():
+    newer = ("metric_settings", "postprocessing", "decision", "versions", "seeds")
+    stored = {name: value for name, value in asdict(PLAIN).items() if name not in newer}
     protocol = Protocol.from_json(stored)
     assert (protocol.metric, protocol.metric_settings, protocol.postprocessing) == ("dice", {}, ())
     assert protocol.decision == "argmax"
+    assert protocol.digest() == PLAIN.digest()
+
+
+@pytest.mark.parametrize("study", ["alignment_study", "alignment_sweep"])
+def test_stored_studies_of_the_package_have_a_protocol(study):
+    stored = json.loads((Path(mtg_lab.__file__).parent / f"results/{study}/about.json").read_text())["protocol"]
+    assert Protocol.from_json(stored).metric == "dice"
 
 
 @pytest.mark.parametrize("protocol", [PLAIN, FULL])

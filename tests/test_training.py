@@ -595,7 +595,7 @@ def test_two_processes_balance_as_one_would(tiny_recipe, tmp_path, monkeypatch):
         watched = [c for c in alone.history if c.split("_")[0] in ("preference", "coefficient", "score", "gradient")]
         assert len(watched) in (4, 8)
         columns = ["loss", *watched]
-        pd.testing.assert_frame_equal(together.history[columns], alone.history[columns], rtol=2e-2, atol=1e-4)
+        pd.testing.assert_frame_equal(together.history[columns], alone.history[columns], rtol=4e-2, atol=1e-3)
 
 
 def test_what_a_loader_process_refuses_is_told_in_its_own_line(tiny_recipe, tmp_path, monkeypatch):
