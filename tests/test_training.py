@@ -556,11 +556,11 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from monai.losses import DiceCELoss
+from monai.losses import DiceLoss
 from mtg_lab.methods import contract
 from mtg_lab.recipes import Recipe
 from mtg_lab.training import train
-contract.DiceCELoss = lambda **options: DiceCELoss(**{**options, "batch": False})
+contract.DiceLoss = lambda **options: DiceLoss(**{**options, "batch": False})
 for name, recipe in json.loads(Path(sys.argv[1]).read_text()).items():
     train(Recipe.from_json(recipe), Path(sys.argv[2]) / name, checkpoint_steps=2)
 torch.distributed.destroy_process_group()
@@ -595,7 +595,7 @@ def test_two_processes_balance_as_one_would(tiny_recipe, tmp_path, monkeypatch):
         watched = [c for c in alone.history if c.split("_")[0] in ("preference", "coefficient", "score", "gradient")]
         assert len(watched) in (4, 8)
         columns = ["loss", *watched]
-        pd.testing.assert_frame_equal(together.history[columns], alone.history[columns], rtol=4e-2, atol=1e-3)
+        pd.testing.assert_frame_equal(together.history[columns], alone.history[columns], rtol=5e-3, atol=1e-4)
 
 
 def test_what_a_loader_process_refuses_is_told_in_its_own_line(tiny_recipe, tmp_path, monkeypatch):
