@@ -138,7 +138,7 @@ def calibrate(
         logits_of = subset_logits(backbone, sample["image"], masks, size, overlap, brain=brain)
         for subset, logits in zip(possible, logits_of, strict=True):
             own = {r: run.schema.region_classes[r] for r in regions}
-            predicted = region_masks(logits.argmax(dim=0).cpu(), own)
+            predicted = region_masks(logits.max(dim=0).indices.cpu(), own)
             softmax = logits.softmax(dim=0).cpu()
             scores = dice(predicted, truth)
             for number, region in enumerate(regions):

@@ -10,7 +10,7 @@ from monai.transforms import SpatialResample
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtg_lab.backbones import Backbone, Latents, ModalityBackbone
+from mtg_lab.backbones import Backbone, ModalityBackbone
 from mtg_lab.hardware import precision_context
 from mtg_lab.runs import Run
 
@@ -48,7 +48,7 @@ def subset_classes(
             answer inside the brain is the same. None leaves none out, nor does a brain without a voxel.
     """
     for logits in subset_logits(backbone, image, masks, window, overlap, precision, brain):
-        yield logits.argmax(dim=0).to(torch.uint8).cpu()
+        yield logits.max(dim=0).indices.to(torch.uint8).cpu()  # argmax takes ten times as long on a processor
 
 
 @torch.inference_mode()
@@ -93,7 +93,7 @@ def subset_logits(
             for number, logits in enumerate(_of_each(backbone, patch, some, precision)):
                 if number == len(joined):
                     joined.append(torch.zeros(len(logits), *image.shape[1:]))
-                joined[number][(slice(None), *place)] += logits.cpu() * weight
+                joined[number][(slice(None), *place)].addcmul_(logits.cpu(), weight)
         for total in joined:
             total /= weights.clamp_min(torch.finfo(torch.float32).tiny)
             total[0, weights == 0] = _SURE
@@ -106,17 +106,17 @@ def _of_each(backbone: Backbone, image: Tensor, masks: Tensor, precision: str) -
     A network without latents runs once a mask.
     """
     together = max(1, _VOXELS_AT_ONCE // image[0, 0].numel())
-    if isinstance(backbone, ModalityBackbone):
-        with precision_context(image.device, precision):
+    with precision_context(image.device, precision):
+        if isinstance(backbone, ModalityBackbone):
             latents = backbone.encode(image, masks.any(dim=0, keepdim=True))  # what some mask looks at
-    for some in masks.split(together):
+            answers = backbone.decode_each(latents, masks, together)
+        else:
+            answers = (backbone(image.expand(len(some), *image.shape[1:]), some) for some in masks.split(together))
+    for _ in range(0, len(masks), together):
+        # Left before each yield, for the caller has a precision of its own.
         with precision_context(image.device, precision):
-            if isinstance(backbone, ModalityBackbone):
-                batch = Latents([scale.expand(len(some), *scale.shape[1:]) for scale in latents])
-                logits = backbone.decode(batch, some).logits
-            else:
-                logits = backbone(image.expand(len(some), *image.shape[1:]), some).logits
-        yield from logits.float()
+            answer = next(answers)
+        yield from answer.logits.float()
 
 
 def native_probabilities(probabilities: Tensor, affine: Tensor, native: nib.Nifti1Image) -> Tensor:

@@ -89,7 +89,7 @@ def segment(run: Run, mask: Source | None = None, window: int | None = None, **i
     native = next(iter(opened.values()))
     carried = native_probabilities(logits.softmax(dim=0), sample["affine"], native)
     values = [0, *run.schema.values]
-    integers = np.array(values, dtype=_integer_type(native, max(values)))[carried.argmax(dim=0).numpy()]
+    integers = np.array(values, dtype=_integer_type(native, max(values)))[carried.max(dim=0).indices.numpy()]
     regions = {r: carried[list(classes)].sum(dim=0) for r, classes in run.schema.region_classes.items()}
     stacked = torch.stack(list(regions.values()), dim=-1).numpy().astype(np.float32)
     return Segmented(

@@ -44,7 +44,7 @@ class Scoring:
             brain: bool [D, H, W], the voxels whose probabilities are scored.
             diagonal_mm: of the image before it was cropped.
         """
-        classes = answer.argmax(dim=0).to(torch.uint8).cpu() if self.needs_probabilities else answer
+        classes = answer.max(dim=0).indices.to(torch.uint8).cpu() if self.needs_probabilities else answer
         predicted, names = region_masks(classes, members), list(members)
         for removal in self.removals:
             source = names.index(removal.region)

@@ -139,8 +139,8 @@ def test_windows_without_brain_are_left_out_and_change_nothing_inside_it(network
 def test_subsets_in_batches_are_those_one_by_one(network, image, monkeypatch, together):
     masks = [torch.tensor([m in s for m in MODALITIES]) for s in vocabulary.subsets(MODALITIES)]
     sizes = []
-    decode = network.decode
-    monkeypatch.setattr(network, "decode", lambda z, p: sizes.append(len(p)) or decode(z, p))
+    after = network.stem.after
+    monkeypatch.setattr(network.stem, "after", lambda x: sizes.append(len(x)) or after(x))
     monkeypatch.setattr(inference, "_VOXELS_AT_ONCE", together * image[0].numel())
     found = list(subset_logits(network, image, masks, precision="fp32"))
     assert sizes == {1: [1] * 15, 4: [4, 4, 4, 3], 100: [15]}[together]

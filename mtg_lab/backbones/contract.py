@@ -3,14 +3,21 @@
 Shapes: B samples, M modalities, C channels, K classes, D, H, W voxels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NewType
 
 import torch
 from torch import Tensor, nn
 
-from mtg_lab.backbones.layout import alone_is_slow, channels_last, is_channels_last, rows_of_zeros, side_by_side
+from mtg_lab.backbones.layout import (
+    alone_is_slow,
+    as_channels,
+    channels_last,
+    is_channels_last,
+    rows_of_zeros,
+    side_by_side,
+)
 from mtg_lab.errors import InputError
 
 FILLS = ("zeros", "anchor")
@@ -64,6 +71,19 @@ class ModalityBackbone(Backbone):
         """Logits from latents, looking only at those with ``present``; may be called again with other masks."""
         raise TypeError(f"{type(self).__name__} must define decode(latents, present)")
 
+    def decode_each(self, latents: Latents, masks: Tensor, together: int = 1) -> Iterator[Prediction]:
+        """What :meth:`decode` answers to one sample under each of several masks, ``together`` of them in a batch.
+
+        A network may work out once what these answers have in common; then they agree to rounding.
+
+        Args:
+            latents: of one sample, [1, M, C_s, d_s, h_s, w_s].
+            masks: bool [S, M].
+            together: how many masks at once.
+        """
+        for some in masks.split(together):
+            yield self.decode(Latents([z.expand(len(some), *z.shape[1:]) for z in latents]), some)
+
     def uni_decode(self, latents: Latents, modality: int) -> Prediction:
         """Logits from the latents of one modality alone, by a small decoder that all modalities share.
 
@@ -116,7 +136,7 @@ class Mixture(nn.Module):
         """
         weights = self.weights(present).to(latents.dtype)
         visible = mask_latents(latents, present)
-        joined = visible.flatten(1, 2)
+        joined = as_channels(visible)
         if not is_channels_last(joined):
             return torch.einsum("bm,bm...->b...", weights, visible)
         # As one dense product, zeros between different channels, nothing is turned round.
@@ -144,7 +164,7 @@ def mask_latents(latents: Tensor, present: Tensor) -> Tensor:
     """Zero the latents of absent modalities; a choice of values, not a product, so that NaN cannot pass."""
     if bool(present.all()):
         return latents
-    joined = latents.flatten(1, 2)  # one mask value a channel: in channels-last memory twice as fast as one a modality
+    joined = as_channels(latents)  # one mask value a channel: in channels-last memory twice as fast as one a modality
     there = present.repeat_interleave(latents.shape[2], dim=1).reshape(joined.shape[:2] + (1,) * (joined.ndim - 2))
     zero = torch.zeros((), dtype=latents.dtype, device=latents.device)
     return torch.where(there, joined, zero).unflatten(1, latents.shape[1:3])

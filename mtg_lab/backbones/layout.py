@@ -5,6 +5,7 @@ on the way into every convolution, its gradient on the way out, and the latter c
 turns a map back without need, or gets slow on it, is here done otherwise; numbers are those of PyTorch's own modules.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,6 +46,25 @@ def rows_of_zeros(x: Tensor, rows: int) -> Tensor:
     if is_channels_last(x):
         return x.new_zeros(rows, *x.shape[2:], x.shape[1]).movedim(-1, 1)
     return x.new_zeros(rows, *x.shape[1:])
+
+
+def as_channels(latents: Tensor) -> Tensor:
+    """Latents [B, M, C, D, H, W] as a map [B, M C, D, H, W], without a copy, that convolutions take as channels-last.
+
+    Of a single sample ``flatten`` leaves a stride along the batch that no index uses, but by which PyTorch takes the
+    map for one whose voxels lie side by side; a U-Net then decodes it a third slower.
+    """
+    joined = latents.flatten(1, 2)
+    if len(joined) > 1 or not is_channels_last(joined):
+        return joined
+    voxels_first = joined.movedim(1, -1)
+    return voxels_first.reshape(-1).view(voxels_first.shape).movedim(-1, 1)
+
+
+def apart(joined: Tensor, channels: Sequence[int]) -> list[Tensor]:
+    """A map [B, sum of ``channels``, D, H, W] as maps of so many channels, each in its own memory, laid out alike."""
+    kind = _LAST if is_channels_last(joined) else torch.contiguous_format
+    return [part.contiguous(memory_format=kind) for part in joined.split(list(channels), dim=1)]
 
 
 class InstanceNorm(nn.InstanceNorm3d):
@@ -161,8 +181,7 @@ class _SideBySide(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        kind = _LAST if is_channels_last(gradient) else torch.contiguous_format
-        return tuple(part.contiguous(memory_format=kind) for part in gradient.split(ctx.channels, dim=1))
+        return tuple(apart(gradient, ctx.channels))
 
 
 class UpBlock(UnetUpBlock):

@@ -22,7 +22,7 @@ from mtg_lab.backbones.blocks import (
     way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
-from mtg_lab.backbones.layout import PointConv, side_by_side
+from mtg_lab.backbones.layout import PointConv, as_channels, side_by_side
 
 
 class M2FTrans(ModalityBackbone):
@@ -199,7 +199,7 @@ class _Joined(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor, seen: Tensor) -> Tensor:
         """z [B, M, C, ...] to [B, C, ...]; the other two are what a coarse scale needs."""
-        return self.join(z.flatten(1, 2))
+        return self.join(as_channels(z))
 
 
 class _ChannelFusion(nn.Module):

@@ -21,7 +21,7 @@ from mtg_lab.backbones.blocks import (
     way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
-from mtg_lab.backbones.layout import PointConv
+from mtg_lab.backbones.layout import PointConv, as_channels
 
 
 class MMFormer(ModalityBackbone):
@@ -118,7 +118,7 @@ class MMFormer(ModalityBackbone):
         maps = [x]
         for s in reversed(range(self.depth)):
             enlarged = self.enlarge[s](x, scales[s].shape[-3:])
-            x = self.merge[s](self.fuse[s](scales[s].flatten(1, 2)), enlarged)
+            x = self.merge[s](self.fuse[s](as_channels(scales[s])), enlarged)
             maps.insert(0, x)
         size = latents[0].shape[-3:]
         features = covering(x, size, 1)

@@ -19,7 +19,7 @@ from mtg_lab.backbones.blocks import (
     way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
-from mtg_lab.backbones.layout import PointConv, side_by_side
+from mtg_lab.backbones.layout import PointConv, as_channels, side_by_side
 
 
 class RFNet(ModalityBackbone):
@@ -127,7 +127,7 @@ class _RegionGuess(nn.Module):
 
     def forward(self, z: Tensor, decoded: Tensor | None) -> Tensor:
         """z [B, M, C, d, h, w] and decoded [B, C, d, h, w] to [B, K, d, h, w]."""
-        embedded = self.embed(z.flatten(1, 2))
+        embedded = self.embed(as_channels(z))
         return self.head(embedded if decoded is None else side_by_side(decoded, embedded))
 
 
@@ -154,4 +154,4 @@ class _RegionFusion(nn.Module):
         weights = torch.stack([weigh(told[:, k]).sigmoid() for k, weigh in enumerate(self.weigh)], dim=1)
         # sum_m w_km (z_m p_k) = p_k sum_m w_km z_m: the products of all modalities and regions are never formed.
         mixed = torch.einsum("bkm,bmcdhw->bkcdhw", weights, z) * share[:, :, None]
-        return side_by_side(self.regions(mixed.flatten(1, 2)), self.plain(z.flatten(1, 2)))
+        return side_by_side(self.regions(as_channels(mixed)), self.plain(as_channels(z)))

@@ -1,10 +1,13 @@
 """The lab's first backbone: a small convolutional encoder per modality and a 3-D U-Net predictor (MONAI's blocks)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial, reduce
 from itertools import pairwise
 
+import torch
 from monai.networks.blocks.dynunet_block import UnetBasicBlock
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mtg_lab.backbones.blocks import covering, padded_to
 from mtg_lab.backbones.contract import (
@@ -15,7 +18,7 @@ from mtg_lab.backbones.contract import (
     check_images,
     encode_each,
 )
-from mtg_lab.backbones.layout import PointConv, UpBlock
+from mtg_lab.backbones.layout import PointConv, UpBlock, apart, as_channels
 
 _NORM = ("instance_any_layout", {"affine": True})
 _ACT = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
@@ -62,7 +65,7 @@ class UNet(ModalityBackbone):
         self.mixture = Mixture(len(self.modalities), learned_mixture, fill)
         self.encoders = nn.ModuleList(_block(1, latent) for _ in self.modalities)
         widths = [width * 2**stage for stage in range(depth + 1)]
-        self.stem = _block(latent * len(self.modalities), width)
+        self.stem = _Stem(3, latent * len(self.modalities), width, 3, stride=1, norm_name=_NORM, act_name=_ACT)
         self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise(widths))
         self.up = nn.ModuleList(
             UpBlock(3, b, a, kernel_size=3, stride=1, upsample_kernel_size=2, norm_name=_NORM, act_name=_ACT)
@@ -79,12 +82,38 @@ class UNet(ModalityBackbone):
     def decode(self, latents: Latents, present: Tensor) -> Prediction:
         """Fill absent latents, join modalities as channels, run the U-Net; any grid size (padded inside)."""
         (z,) = self.mixture.fill_absent(latents, present)
-        size = z.shape[-3:]
-        joined = z.flatten(1, 2)  # [B, M*C, D, H, W]
+        return self._u_net(self.stem(self._padded(as_channels(z))), z.shape[-3:])
+
+    def decode_each(self, latents: Latents, masks: Tensor, together: int = 1) -> Iterator[Prediction]:
+        """As the contract says; the U-Net's first convolution, its largest, is done once for all masks.
+
+        It is linear, hence the sum of one share a modality, and of one of the anchor where that fills gaps.
+        """
+        (z,), first = latents, self.stem.conv1.conv
+        count, size = len(self.modalities), z.shape[-3:]
+        padded = self._padded(as_channels(z))
+        weights = first.weight.unflatten(1, (count, -1)).transpose(0, 1)  # [M, width, C, 3, 3, 3]
+        convolve = partial(functional.conv3d, padding=first.padding)
+        shares = apart(convolve(padded, weights.flatten(0, 1), groups=count), [first.out_channels] * count)
+
+        def convolved(mask: Tensor) -> Tensor:
+            parts = [shares[m] for m in mask.nonzero()[:, 0]]
+            if self.mixture.fill == "anchor" and not mask.all():
+                anchor = self.mixture.barycentre(padded.unflatten(1, (count, -1)), mask[None])
+                parts.append(convolve(anchor, weights[~mask].sum(dim=0)))
+            return reduce(torch.add, parts)
+
+        for some in masks.split(together):
+            yield self._u_net(self.stem.after(torch.cat([convolved(mask) for mask in some])), size)
+
+    def _padded(self, z: Tensor) -> Tensor:
+        """Zeros behind [..., D, H, W], to a grid that halves ``depth`` times and leaves two voxels, for the norm."""
         multiple = 2**self.depth
-        # Two voxels at least at the coarsest stage, for its norm.
-        padded = padded_to(joined, [max(-(-n // multiple), 2) * multiple for n in size])
-        skips = [self.stem(padded)]
+        return padded_to(z, [max(-(-n // multiple), 2) * multiple for n in z.shape[-3:]])
+
+    def _u_net(self, stem: Tensor, size: Sequence[int]) -> Prediction:
+        """From the first stage's map [B, width, ...], padded, to the prediction on a grid of ``size``."""
+        skips = [stem]
         for down in self.down:
             skips.append(down(skips[-1]))
         x, decoded = skips.pop(), []
@@ -98,6 +127,19 @@ class UNet(ModalityBackbone):
             features=features,
             aux=tuple(head(c) for head, c in zip(self.aux, coarse, strict=False)),
         )
+
+
+class _Stem(UnetBasicBlock):
+    """MONAI's block, which can be entered after its first convolution."""
+
+    def forward(self, inp: Tensor) -> Tensor:
+        """[B, C_in, D, H, W] to [B, C_out, D, H, W]."""
+        return self.after(self.conv1(inp))
+
+    def after(self, convolved: Tensor) -> Tensor:
+        """What follows the first convolution: [B, C_out, D, H, W] to the same."""
+        out = self.lrelu(self.norm1(convolved))
+        return self.lrelu(self.norm2(self.conv2(out)))
 
 
 def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Module:

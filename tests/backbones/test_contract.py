@@ -1,5 +1,7 @@
 """What every network of the lab promises, asked of each of them."""
 
+from itertools import product
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -96,6 +98,35 @@ def test_decoding_with_a_mask_is_forward_with_that_mask(name, fill, modalities, 
         latents = net.encode(images, everything)
         for mask in (some, some.flip(0), everything):
             torch.testing.assert_close(net.decode(latents, mask).logits, net(images, mask).logits, rtol=0, atol=1e-5)
+
+
+@every_filling
+@every_size
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_decoding_each_of_many_masks_is_decoding_one_by_one(name, fill, modalities, classes, together):
+    net, images = network(name, modalities, classes, fill=fill).double(), noise(1, modalities, 9, 8, 7).double()
+    masks = torch.tensor(list(product([False, True], repeat=min(modalities, 4)))[1:])
+    masks = torch.cat([masks, torch.zeros(len(masks), modalities - masks.shape[1], dtype=torch.bool)], dim=1)
+    with torch.inference_mode():
+        net.mixture.theta.copy_(noise(modalities))
+        latents = net.encode(images, torch.ones(1, modalities, dtype=torch.bool))
+        answers = list(net.decode_each(latents, masks, together))
+        assert [len(a.logits) for a in answers] == [len(part) for part in masks.split(together)]
+        for mask, logits in zip(masks, torch.cat([a.logits for a in answers]), strict=True):
+            torch.testing.assert_close(logits, net.decode(latents, mask[None]).logits[0], rtol=0, atol=1e-6)
+
+
+@every_filling
+def test_a_latent_that_one_of_many_masks_hides_does_not_matter_to_that_one(name, fill):
+    net, masks = network(name, fill=fill), torch.tensor([[True, False, True, False], [True, False, False, False]])
+    with torch.inference_mode():
+        latents = net.encode(noise(1, 4, 8, 8, 8), torch.ones(1, 4, dtype=torch.bool))
+        clean = [answer.logits for answer in net.decode_each(latents, masks)]
+        for z in latents:
+            z[:, 2:] = float("nan")
+        poisoned = [answer.logits for answer in net.decode_each(latents, masks)]
+    assert poisoned[0].isnan().any()
+    torch.testing.assert_close(poisoned[1], clean[1], rtol=0, atol=0)
 
 
 @every_backbone

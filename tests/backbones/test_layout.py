@@ -10,6 +10,8 @@ from mtg_lab.backbones.layout import (
     InstanceNorm,
     PointConv,
     UpBlock,
+    apart,
+    as_channels,
     channels_last,
     is_channels_last,
     rows_of_zeros,
@@ -143,6 +145,48 @@ def test_joined_latents_of_the_unet_are_a_view(everybody):
     joined = contract.mask_latents(z, present).flatten(1, 2)
     assert is_channels_last(joined)
     assert z.flatten(1, 2).data_ptr() == z.data_ptr()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_latents_as_channels_keep_the_layout_without_a_copy(batch):
+    joined = noise(batch, 12, 4, 5, 6).contiguous(memory_format=LAST)
+    found = as_channels(joined.unflatten(1, (4, 3)))
+    torch.testing.assert_close(found, joined, rtol=0, atol=0)
+    assert found.data_ptr() == joined.data_ptr()
+    assert found.stride() == joined.stride(), "the batch's too: by it PyTorch chooses how to convolve"
+    other = noise(batch, 4, 3, 4, 5, 6)
+    torch.testing.assert_close(as_channels(other), other.flatten(1, 2), rtol=0, atol=0)
+
+
+@both_layouts
+def test_maps_taken_apart_have_memory_of_their_own(layout):
+    joined = noise(2, 6, 3, 4, 5).contiguous(memory_format=layout)
+    parts = apart(joined, [1, 2, 3])
+    torch.testing.assert_close(torch.cat(parts, dim=1), joined, rtol=0, atol=0)
+    assert all(part.is_contiguous(memory_format=layout) for part in parts)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_every_map_on_the_unets_way_is_channels_last(batch):
+    """Also that of a single sample, whose strides tell less."""
+    net, images = network("unet").to(torch.bfloat16), noise(batch, 4, 16, 16, 16).to(torch.bfloat16)
+    turned = []
+    for module_name, module in net.named_modules():
+        if isinstance(module, nn.Conv3d) and module.out_channels > 1 and module.groups == 1:
+            module.register_forward_hook(
+                lambda _, inputs, found, n=module_name: turned.append(n) if not_last(inputs[0], found) else None
+            )
+    present = torch.ones(batch, 4, dtype=torch.bool)
+    with torch.inference_mode():
+        latents = net.encode(images, present)
+        net.decode(latents, present)
+        if batch == 1:
+            list(net.decode_each(latents, present))
+    assert turned == []
+
+
+def not_last(*maps):
+    return any(x[0].numel() > x.shape[1] > 1 and not is_channels_last(x) for x in maps)
 
 
 @pytest.mark.parametrize("name", WITH_LATENTS)
