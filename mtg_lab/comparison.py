@@ -14,6 +14,7 @@ import pandas as pd
 from mtg_lab.errors import InputError
 from mtg_lab.evaluation import check_comparable, evaluate
 from mtg_lab.manifest import Manifest, read_manifest
+from mtg_lab.protocol import protocol_attrs
 from mtg_lab.recipes import Recipe
 from mtg_lab.training import is_trained, train
 
@@ -69,7 +70,7 @@ def compare(
     table = pd.concat(tables, ignore_index=True)
     first = ["arm", "seed", "run"]
     table = table[first + [c for c in table.columns if c not in first]]
-    table.attrs["protocol"] = tables[0].attrs["protocol"]
+    table.attrs.update(protocol_attrs(*tables))
     return table
 
 

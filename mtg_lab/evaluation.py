@@ -222,7 +222,7 @@ def paired_difference(
         rows.append({"region": region, "modalities": count, "difference": float(np.nanmean(cells)),
                      "low": low, "high": high, "detectable": (high - low) / 2})  # fmt: skip
     found = pd.DataFrame(rows)
-    found.attrs.update(protocol_attrs(next(iter(ours.values()))))
+    found.attrs.update(protocol_attrs(*ours.values(), *theirs.values()))
     return found
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from mtg_lab.protocol import protocol_line
+from mtg_lab.protocol import digests, protocol_line
 
 _POINTS = 6.5
 _WIDTH = 0.5  # of a letter, in its size, on average
@@ -23,8 +23,11 @@ def note_protocol(figure: Figure, tables: pd.DataFrame | Iterable[pd.DataFrame])
         tables: of :func:`mtg_lab.evaluate`, or what was computed from one; different protocols are all printed.
     """
     given = [tables] if isinstance(tables, pd.DataFrame) else list(tables)
-    lines = [line for line in dict.fromkeys(map(protocol_line, given)) if line]
-    return note(figure, "\n".join(lines))
+    alike: dict[str, list[pd.DataFrame]] = {}
+    for table in given:
+        alike.setdefault(str(digests(table)), []).append(table)
+    lines = [line for tables_alike in alike.values() if (line := protocol_line(*tables_alike))]
+    return note(figure, "\n".join(dict.fromkeys(lines)))
 
 
 def note(figure: Figure, text: str) -> Figure:

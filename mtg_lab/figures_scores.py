@@ -4,6 +4,7 @@ Functions of the tables of :mod:`mtg_lab.shapley`, :mod:`mtg_lab.statistics` and
 matplotlib Figure, with the colours of :mod:`mtg_lab.palette`; nothing touches pyplot.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -174,7 +175,9 @@ def rank_plot(stability: pd.DataFrame, tests: pd.DataFrame | None = None, title:
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
     words = "rank by mean score; bar: 95 % of draws of patients and seeds; %: how often first; τ: agreement of draws"
-    figure.supxlabel(words + ("; bracket: not told apart" if tests is not None else ""), fontsize=9)
+    words += "; bracket: not told apart" if tests is not None else ""
+    letters = int(figure.get_figwidth() / 0.068)  # of 9 points, on average
+    figure.supxlabel(textwrap.fill(words, letters), fontsize=9)
     figure.suptitle(title or "How firm the ranking is", fontsize=12)
     return note_protocol(figure, stability)
 

@@ -42,7 +42,7 @@ class Protocol:
         postprocessing: what was removed from which region, see :class:`mtg_lab.postprocessing.Removal`.
         decision: from probabilities to labels; ``argmax``, so that there is no threshold to choose.
         versions: of the packages that computed, for the record: they do not keep scores apart.
-        seeds: of the training and of the sample of subsets, for the record likewise.
+        seeds: of the training and of the sample of subsets, several where runs are joined; for the record likewise.
     """
 
     cohort: str
@@ -61,7 +61,7 @@ class Protocol:
     postprocessing: tuple[str, ...] = ()
     decision: str = ARGMAX
     versions: Mapping[str, str] = field(default_factory=dict)
-    seeds: Mapping[str, int] = field(default_factory=dict)
+    seeds: Mapping[str, int | Sequence[int]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], source: str = "the protocol") -> "Protocol":
@@ -122,8 +122,12 @@ class Protocol:
         return (
             f"protocol {self.digest()}: {self._metrics()}, {len(self.cases)} {self.split} cases, {len(self.subsets)} "
             f"subsets{sample}, {'/'.join(self.regions)}{removed}, {self.spacing_mm:g} mm grid, {where}, "
-            f"{self.decision}, empty reference: {self.empty}, {self.precision}{versions}"
+            f"{self.decision}, empty reference: {self.empty}, {self.precision}{self._trained()}{versions}"
         )
+
+    def _trained(self) -> str:
+        seeds = _several(self.seeds.get("training", ()))
+        return f", training seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else ""
 
     def _metrics(self) -> str:
         given = self.metric_settings
@@ -159,20 +163,35 @@ def check_comparable(tables: Sequence[pd.DataFrame]) -> None:
         )
 
 
-def protocol_line(table: pd.DataFrame) -> str:
-    """What is printed under a table or a figure: the protocol, as far as the table knows it, else nothing."""
-    if stored := table.attrs.get("protocol"):
+def protocol_line(*tables: pd.DataFrame) -> str:
+    """What is printed under a table or a figure: the protocol, as far as the tables know it, else nothing."""
+    attrs = protocol_attrs(*tables)
+    if stored := attrs.get("protocol"):
         return str(Protocol.from_json(stored))
-    digests = protocol_attrs(table).get("digests", [])
-    return f"protocol {', '.join(digests)}" if digests else ""
+    return f"protocol {', '.join(attrs['digests'])}" if "digests" in attrs else ""
 
 
-def protocol_attrs(table: pd.DataFrame) -> dict[str, Any]:
-    """What a table that is computed from scores keeps in its ``.attrs`` of how they came about."""
+def protocol_attrs(*tables: pd.DataFrame) -> dict[str, Any]:
+    """What a table that is computed from the scores of comparable runs keeps in its ``.attrs`` of how they came about.
+
+    That is the protocol, with the seeds of all, or, where a table does not know its own, the digests.
+    """
+    stored = [p for t in tables if (p := t.attrs.get("protocol"))]
+    if stored and len(stored) == len(tables):
+        seeds: dict[str, int | list[int]] = {}
+        for name in dict.fromkeys(n for p in stored for n in p.get("seeds", {})):
+            found = sorted({n for p in stored for n in _several(p.get("seeds", {}).get(name, ()))})
+            seeds[name] = found if len(found) > 1 else found[0]
+        return {"protocol": {**stored[0], "seeds": seeds}}
+    found_digests = sorted({d for t in tables for d in digests(t)})
+    return {"digests": found_digests} if found_digests else {}
+
+
+def digests(table: pd.DataFrame) -> Sequence[str]:
+    """Of the protocols under which a table's scores came about, as far as it knows them."""
     if stored := table.attrs.get("protocol"):
-        return {"protocol": stored}
-    digests = sorted(set(table["protocol"].astype(str))) if "protocol" in table else table.attrs.get("digests", [])
-    return {"digests": digests} if digests else {}
+        return [Protocol.from_json(stored).digest()]
+    return sorted(set(table["protocol"].astype(str))) if "protocol" in table else table.attrs.get("digests", [])
 
 
 def select_metric(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -247,6 +266,10 @@ def read_scores(path: str | Path) -> pd.DataFrame:
 
 
 _NAMES = ("subject", "site", "subset", "region", "metric", "protocol")
+
+
+def _several(seeds: int | Sequence[int]) -> list[int]:
+    return [seeds] if isinstance(seeds, int) else list(seeds)
 
 
 def _lists(a: tuple[str, ...], b: tuple[str, ...]) -> str:

@@ -18,6 +18,7 @@ from mtg_lab.evaluation import Protocol, save_scores, select_metric
 from mtg_lab.figures import missingness_lines, save, subset_heatmap
 from mtg_lab.figures_scores import case_scatter, rank_plot, shapley_bars
 from mtg_lab.files import make_folder, write_text, written_aside
+from mtg_lab.protocol import protocol_attrs
 from mtg_lab.report_page import page
 from mtg_lab.score_cube import EVERY_REGION, Scores
 from mtg_lab.score_summary import latex, summary, wide
@@ -249,7 +250,7 @@ def _case_rows(
 def _protocol(scores: Mapping[str, Scores]) -> Protocol:
     if not scores:
         raise InputError("there are no scores to report; give a run or a table of 'mtg-lab evaluate'")
-    stored = _tables(next(iter(scores.values())))[0].attrs.get("protocol")
+    stored = protocol_attrs(*(t for s in scores.values() for t in _tables(s))).get("protocol")
     if not stored:
         raise InputError(
             "these scores carry no protocol; take those of mtg_lab.evaluate, or read them with read_scores"
@@ -276,7 +277,7 @@ def _long(scores: Mapping[str, Scores]) -> pd.DataFrame:
         for seed, table in ({0: tables} if isinstance(tables, pd.DataFrame) else tables).items()
     ]
     long = pd.concat(parts, ignore_index=True)
-    long.attrs["protocol"] = dict(parts[0].attrs["protocol"])
+    long.attrs.update(protocol_attrs(*parts))
     return long
 
 

@@ -113,7 +113,7 @@ def score_cube(scores: Scores, metric: str = "dice") -> ScoreCube:
     ordered = sorted(axes[1], key=lambda name: -name.count("+"))
     modalities = tuple(dict.fromkeys(m for name in ordered for m in name.split("+")))
     return ScoreCube(values, tuple(tables), tuple(axes[0]), tuple(subsets), tuple(axes[1]), tuple(axes[2]), modalities,
-                     protocol_attrs(chosen[0]))  # fmt: skip
+                     protocol_attrs(*chosen))  # fmt: skip
 
 
 def comparable_cubes(scores: Mapping[str, Scores], metric: str = "dice") -> dict[str, ScoreCube]:

@@ -36,6 +36,9 @@ def test_one_tidy_table_with_every_arm_seed_and_run(tiny_recipe):
     assert set(table["run"]) == {r.digest() for r in (*recipes["a"], recipes["b"])}
     alone = evaluate(train(recipes["b"]), recipes["b"].cohort(), subsets=SUBSETS)
     pd.testing.assert_frame_equal(table[table["arm"] == "b"][alone.columns].reset_index(drop=True), alone)
+    seeds = table.attrs["protocol"].pop("seeds")
+    assert seeds == {"training": [0, 1], "subsets": 0}
+    assert alone.attrs["protocol"].pop("seeds") == {"training": 0, "subsets": 0}
     assert table.attrs["protocol"] == alone.attrs["protocol"]
     sides = [{0: table[(table["arm"] == arm) & (table["seed"] == 0)]} for arm in "ab"]
     assert len(paired_difference(*sides)) > 0, "its parts go into the paired statistics as they are"

@@ -237,7 +237,9 @@ def test_scores_of_a_region_are_those_of_its_masks_and_probabilities(run, cohort
     samples = cached_dataset(test.subjects, MODALITIES, run.recipe.preprocessing)
     for subject, sample in zip(test, samples, strict=True):
         with torch.inference_mode(), precision_context(torch.device("cpu"), "auto"):
-            logits = run.backbone()(sample["image"][None], torch.tensor([[False, True, False, True]])).logits[0].float()
+            net, mask = run.backbone(), torch.tensor([[False, True, False, True]])
+            (answer,) = net.decode_each(net.encode(sample["image"][None], mask), mask)
+            logits = answer.logits[0].float()
         image = nib.load(subject.images["t1c"])
         for region, members in run.schema.region_classes.items():
             predicted = torch.isin(logits.argmax(0), torch.tensor(members)).numpy()

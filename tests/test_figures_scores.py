@@ -122,6 +122,13 @@ def test_brackets_join_what_the_tests_cannot_tell_apart(methods):
     assert len(without.lines) == len(axes.lines) - 1
 
 
+def test_what_a_ranking_means_is_wholly_on_the_figure(methods):
+    figure = drawn(rank_plot(rank_stability(methods, draws=20), paired_tests(methods, draws=50)))
+    words = figure._supxlabel.get_window_extent()
+    assert words.x0 >= 0
+    assert words.x1 <= figure.bbox.width
+
+
 def test_a_method_keeps_its_colour_in_every_panel():
     scores = {n: table_of(lambda p, s, r, i=i: 0.5 + 0.1 * i * (1 if r == "WT" else -1)) for i, n in enumerate("abc")}
     figure = drawn(rank_plot(rank_stability(scores, draws=20)))

@@ -11,7 +11,15 @@ import pytest
 import mtg_lab
 from mtg_lab.errors import InputError
 from mtg_lab.metrics import METRICS, MetricSettings
-from mtg_lab.protocol import Protocol, check_comparable, read_scores, save_scores, select_metric
+from mtg_lab.protocol import (
+    Protocol,
+    check_comparable,
+    protocol_attrs,
+    protocol_line,
+    read_scores,
+    save_scores,
+    select_metric,
+)
 
 PLAIN = Protocol("cohort", "test", ("P1", "P2"), ("t1c", "t2f"), ("WT", "ET"), 2.0, 0, 0.0, "one", "fp32")
 FULL = replace(
@@ -39,8 +47,23 @@ def test_one_line_says_all_that_decides():
         f"protocol {FULL.digest()}: dice, hd95 (max_of_directed, empty mask: 374), nsd (1 mm, voxels), "
         "lesion_dice (GLI), ece (15 bins), 2 test cases, 2 subsets, WT/ET/ETpp, "
         "ETpp = ET without its components below 500 mm3, "
-        "2 mm grid, windows of 96^3, overlap 0.5, argmax, empty reference: one, fp32, mtg-lab 1.0"
+        "2 mm grid, windows of 96^3, overlap 0.5, argmax, empty reference: one, fp32, "
+        "training seed 3, mtg-lab 1.0"
     )
+
+
+def test_scores_of_several_runs_are_told_with_the_seeds_of_all():
+    tables = [table(replace(FULL, seeds={"training": s, "subsets": 0})) for s in (2, 0, 2)]
+    assert "fp32, training seeds 0, 2, mtg-lab" in protocol_line(*tables)
+    joint = protocol_attrs(*tables)["protocol"]
+    assert joint["seeds"] == {"training": [0, 2], "subsets": 0}
+    assert Protocol.from_json(json.loads(json.dumps(joint))).digest() == FULL.digest()
+    again = pd.concat(tables)
+    again.attrs["protocol"] = joint
+    assert protocol_attrs(again, tables[0])["protocol"]["seeds"]["training"] == [0, 2]
+    unknown = tables[0].copy()
+    del unknown.attrs["protocol"]
+    assert protocol_attrs(unknown, tables[0]) == {"digests": [FULL.digest()]}
 
 
 def test_versions_and_seeds_are_told_and_keep_nothing_apart():
