@@ -12,7 +12,7 @@ teacher and its student together. Choose settings on ``val`` with ``--vary``, wi
 for a student, and score the chosen ones once on ``test``. Runs are recipes: what is trained is not trained again, so
 a study that was stopped goes on where it was. Writes scores.csv, gaps.csv and runs.csv (one line a run: mean scores,
 gap, seconds) after every run, about.json (command, protocol, versions), and at the end differences.csv (paired over
-subjects and seeds, 95 % intervals) and curve.csv (scores averaged over subsets of one size). Notebook 06 shows what a
+subjects and seeds, 95 % intervals; also every point of a grid less the first one) and curve.csv (scores averaged over subsets of one size). Notebook 06 shows what a
 study of the lab preset found, from these files in mtg_lab/results/alignment_study.
 """
 
@@ -220,6 +220,14 @@ def report(found: list[Tables], out: Path) -> None:
         if seeds:
             sides = [{s: tables[arm, w, s] for s in seeds} for arm, w in ((ours, words), (theirs, other))]
             rows.append(paired_difference(*sides).assign(ours=ours, theirs=theirs, settings=words, seeds=len(seeds)))
+    for arm in dict.fromkeys(a for a, _, _ in tables):
+        first, *others = dict.fromkeys(w for a, w, _ in tables if a == arm)
+        for words in others:
+            seeds = [s for a, w, s in tables if (a, w) == (arm, words) and (arm, first, s) in tables]
+            if seeds:
+                sides = [{s: tables[arm, w, s] for s in seeds} for w in (words, first)]
+                labels = {"ours": arm, "theirs": f"{arm} {first}", "settings": words, "seeds": len(seeds)}
+                rows.append(paired_difference(*sides).assign(**labels))
     if rows:
         differences = pd.concat(rows, ignore_index=True)
         differences.to_csv(out / "differences.csv", index=False)
