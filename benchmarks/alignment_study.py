@@ -8,12 +8,12 @@ r"""Does alignment help? Baselines and students over seeds, scored on every subs
 Arms share network and steps; the learning rates are the preset's (benchmarks/README.md). ``unet``, ``rfnet``,
 ``mmformer``, ``m2ftrans`` are generalists of that network with subsets drawn in training, ``unet_aligned`` and so on
 the same with alignment: the budgets are equal there, the rate is not tuned. ``dropout_long`` has as many steps as a
-teacher and its student together. Choose settings on ``val`` with ``--vary``, with as many trials for a baseline as
-for a student, and score the chosen ones once on ``test``. Runs are recipes: what is trained is not trained again, so
-a study that was stopped goes on where it was. Writes scores.csv, gaps.csv and runs.csv (one line a run: mean scores,
-gap, seconds) after every run, about.json (command, protocol, versions), and at the end differences.csv (paired over
-subjects and seeds, 95 % intervals; also every point of a grid less the first one) and curve.csv (scores averaged over subsets of one size). Notebook 06 shows what a
-study of the lab preset found, from these files in mtg_lab/results/alignment_study.
+teacher and its student together. Choose settings on ``val`` with ``--vary``, with as many trials for a baseline as for
+a student, and score the chosen ones once on ``test``. Runs are recipes: what is trained is not trained again, so a
+study that was stopped goes on where it was. Writes scores.csv, gaps.csv and runs.csv (one line a run: mean scores, gap,
+seconds) after every run, about.json (command, protocol, versions), and at the end differences.csv (paired over subjects
+and seeds, 95 % intervals; also every point of a grid less the first one) and curve.csv (scores averaged over subsets of
+one size). Notebook 06 shows what a study of the lab preset found, from these files in mtg_lab/results/alignment_study.
 """
 
 import argparse
