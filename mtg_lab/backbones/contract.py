@@ -14,7 +14,7 @@ from mtg_lab.backbones.layout import (
     alone_is_slow,
     as_channels,
     channels_last,
-    is_channels_last,
+    mixed_modalities,
     rows_of_zeros,
     side_by_side,
 )
@@ -134,15 +134,7 @@ class Mixture(nn.Module):
         This is the anchor of the ``mse`` alignment (Mind the Gap section 3 in the words of its fragment). It is a
         weighted mean of paired latents, not a draw from the mixture distribution sum_m w_m q_m.
         """
-        weights = self.weights(present).to(latents.dtype)
-        visible = mask_latents(latents, present)
-        joined = as_channels(visible)
-        if not is_channels_last(joined):
-            return torch.einsum("bm,bm...->b...", weights, visible)
-        # As one dense product, zeros between different channels, nothing is turned round.
-        channels = torch.eye(latents.shape[2], dtype=latents.dtype, device=latents.device)
-        by_channel = (weights[:, :, None, None] * channels).flatten(1, 2)  # [B, M C, C]
-        return (joined.flatten(2).transpose(1, 2) @ by_channel).unflatten(1, latents.shape[3:]).movedim(-1, 1)
+        return mixed_modalities(mask_latents(latents, present), self.weights(present)[:, None])[:, 0]
 
     def fill_absent(self, latents: Latents, present: Tensor) -> list[Tensor]:
         """Latents of every scale with ``fill`` where a modality is absent; what stood there is not looked at."""

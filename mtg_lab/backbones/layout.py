@@ -67,6 +67,18 @@ def apart(joined: Tensor, channels: Sequence[int]) -> list[Tensor]:
     return [part.contiguous(memory_format=kind) for part in joined.split(list(channels), dim=1)]
 
 
+def mixed_modalities(latents: Tensor, weights: Tensor) -> Tensor:
+    """sum_m w_km z_m for several k, laid out as the latents: [B, M, C, D, H, W] and [B, K, M] to [B, K, C, D, H, W]."""
+    joined, weights = as_channels(latents), weights.to(latents.dtype)
+    if not is_channels_last(joined):
+        return torch.einsum("bkm,bm...->bk...", weights, latents)
+    # As one dense product, zeros between different channels, nothing is turned round.
+    channels = torch.eye(latents.shape[2], dtype=latents.dtype, device=latents.device)
+    by_channel = weights.transpose(1, 2)[:, :, None, :, None] * channels[:, None]  # [B, M, C, K, C]
+    mixed = joined.flatten(2).transpose(1, 2) @ by_channel.flatten(3).flatten(1, 2)  # [B, voxels, K C]
+    return mixed.unflatten(1, latents.shape[3:]).unflatten(-1, by_channel.shape[3:]).movedim((-2, -1), (1, 2))
+
+
 class InstanceNorm(nn.InstanceNorm3d):
     """``nn.InstanceNorm3d`` that leaves channels-last memory channels-last."""
 

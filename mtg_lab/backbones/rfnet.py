@@ -19,7 +19,7 @@ from mtg_lab.backbones.blocks import (
     way_up,
 )
 from mtg_lab.backbones.contract import Latents, Mixture, ModalityBackbone, Prediction
-from mtg_lab.backbones.layout import PointConv, as_channels, side_by_side
+from mtg_lab.backbones.layout import PointConv, as_channels, mixed_modalities, side_by_side
 
 
 class RFNet(ModalityBackbone):
@@ -153,5 +153,5 @@ class _RegionFusion(nn.Module):
         told = torch.cat([means.flatten(2), size[..., None]], dim=2)  # [B, K, M C + 1]
         weights = torch.stack([weigh(told[:, k]).sigmoid() for k, weigh in enumerate(self.weigh)], dim=1)
         # sum_m w_km (z_m p_k) = p_k sum_m w_km z_m: the products of all modalities and regions are never formed.
-        mixed = torch.einsum("bkm,bmcdhw->bkcdhw", weights, z) * share[:, :, None]
+        mixed = mixed_modalities(z, weights) * share[:, :, None]
         return side_by_side(self.regions(as_channels(mixed)), self.plain(as_channels(z)))

@@ -14,6 +14,7 @@ from mtg_lab.backbones.layout import (
     as_channels,
     channels_last,
     is_channels_last,
+    mixed_modalities,
     rows_of_zeros,
     side_by_side,
 )
@@ -118,6 +119,21 @@ def test_the_barycentre_is_the_same_in_both_layouts():
     last = with_gradients(barycentre, z.contiguous(memory_format=LAST))
     torch.testing.assert_close(last, with_gradients(barycentre, z))
     assert all(is_channels_last(x) for x in last)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_modalities_are_mixed_alike_in_both_layouts(batch):
+    z, weights = noise(batch, 12, 4, 5, 6), noise(batch, 3, 4, seed=1)
+
+    def mixed(joined, weights):
+        return mixed_modalities(joined.unflatten(1, (4, 3)), weights)
+
+    expected = with_gradients(lambda x, w: torch.einsum("bkm,bmcxyz->bkcxyz", w, x.unflatten(1, (4, 3))), z, weights)
+    torch.testing.assert_close(with_gradients(mixed, z, weights), expected)
+    last = with_gradients(mixed, z.contiguous(memory_format=LAST), weights)
+    torch.testing.assert_close(last, expected)
+    assert is_channels_last(as_channels(last[0]))
+    assert is_channels_last(last[1])
 
 
 @both_layouts
