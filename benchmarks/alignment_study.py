@@ -35,6 +35,7 @@ import pandas as pd
 
 from mtg_lab import read_manifest
 from mtg_lab.comparison import conduct
+from mtg_lab.protocol import protocol_attrs
 from mtg_lab.recipes import Recipe, override, suite
 from mtg_lab.recipes import preset as make_preset
 
@@ -180,7 +181,7 @@ def main() -> None:
         print(f"{time.perf_counter() - started:.0f} s, {len(found)}/{len(recipes)}", *tables[2].round(4).values[0])
         for name, parts in zip(("scores", "gaps", "runs"), zip(*found, strict=True), strict=True):
             pd.concat(parts, ignore_index=True).to_csv(options.out / f"{name}.csv", index=False)
-        (options.out / "about.json").write_text(json.dumps(about(tables[0]), indent=2))
+        (options.out / "about.json").write_text(json.dumps(about([t[0] for t in found]), indent=2))
     if missing := len(recipes) - len(found):
         print(f"{missing} of {len(recipes)} runs are missing; the same command goes on with them")
     if found:
@@ -188,14 +189,14 @@ def main() -> None:
     print(f"wall time {time.perf_counter() - started:.0f} s")
 
 
-def about(scores: pd.DataFrame) -> dict[str, object]:
+def about(scores: list[pd.DataFrame]) -> dict[str, object]:
     """What a reader needs to repeat the study."""
     return {
         "command": shlex.join(["python", *sys.argv]),
         "date": date.today().isoformat(),
         "python": platform.python_version(),
         "packages": {p: version(p) for p in ("mtg-lab", "torch", "monai", "numpy")},
-        "protocol": scores.attrs["protocol"],
+        **protocol_attrs(*scores),
     }
 
 

@@ -31,7 +31,7 @@ def weight_sweep(runs: pd.DataFrame, title: str = "") -> Figure:
             )  # fmt: skip
         axes.set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
         axes.set(xlabel="alignment weight", title=words)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.06 * runs[column].max())
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False, fontsize=9)
     figure.suptitle(title or "The same network, more and more alignment", fontsize=12)
