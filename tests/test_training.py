@@ -571,7 +571,8 @@ torch.distributed.destroy_process_group()
 def test_two_processes_balance_as_one_would(tiny_recipe, tmp_path, monkeypatch):
     """State moves by what all processes saw: preferences, coefficients, prototypes, factors are those of one process.
 
-    With a loss that is a mean over samples, and without noise; with noise it is drawn alike in both processes.
+    With a loss that is a mean over samples, and without noise; with noise it is drawn alike in both processes. The rate is
+    small because Adam's first steps follow the sign of a gradient, and rounding decides some signs.
     """
     monkeypatch.setattr(contract, "DiceLoss", lambda **o: DiceLoss(**{**o, "batch": False}))
     options = {
@@ -582,7 +583,7 @@ def test_two_processes_balance_as_one_would(tiny_recipe, tmp_path, monkeypatch):
     }
     missing = {"rule": "independent", "rates": {"t1c": 0.5, "t2f": 0.5}, "seed": 3}
     recipes = {
-        name: tiny_recipe(method=name, method_options=chosen, missing=missing, batch=4, steps=4, learning_rate=1e-3)
+        name: tiny_recipe(method=name, method_options=chosen, missing=missing, batch=4, steps=4, learning_rate=1e-5)
         for name, chosen in options.items()
     }
     (tmp_path / "recipes.json").write_text(json.dumps({name: r.to_json() for name, r in recipes.items()}))
