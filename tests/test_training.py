@@ -571,8 +571,8 @@ torch.distributed.destroy_process_group()
 def test_two_processes_balance_as_one_would(tiny_recipe, tmp_path, monkeypatch):
     """State moves by what all processes saw: preferences, coefficients, prototypes, factors are those of one process.
 
-    With a loss that is a mean over samples, and without noise; with noise it is drawn alike in both processes. The rate is
-    small because Adam's first steps follow the sign of a gradient, and rounding decides some signs.
+    With a loss that is a mean over samples, and without noise; with noise it is drawn alike in both processes. The
+    rate is small because Adam's first steps follow the sign of a gradient, and rounding decides some signs.
     """
     monkeypatch.setattr(contract, "DiceLoss", lambda **o: DiceLoss(**{**o, "batch": False}))
     options = {
