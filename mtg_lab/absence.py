@@ -15,7 +15,7 @@ from mtg_lab import vocabulary
 from mtg_lab.data import cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.hardware import default_device, use_bf16
-from mtg_lab.inference import choose_window, subset_classes
+from mtg_lab.inference import OVERLAP, choose_window, subset_classes
 from mtg_lab.manifest import Manifest, read_manifest
 from mtg_lab.missingness import Missingness
 from mtg_lab.progress import progress
@@ -72,12 +72,8 @@ def absence(
             zeroed = torch.where(mask[:, None, None, None], full["image"], 0.0)
             cases = {
                 "input": (zeroed, [full["present"]], full["label"], full["brain"]),
-                "features": (
-                    full["image"],
-                    [mask, full["present"]],
-                    full["label"],
-                    full["brain"],
-                ),  # the second: encode everything
+                # The second mask is there to encode everything.
+                "features": (full["image"], [mask, full["present"]], full["label"], full["brain"]),
                 "absent": (absent["image"], [absent["present"]], absent["label"], absent["brain"]),
             }
             for mode, (image, masks, label, brain) in cases.items():
@@ -95,7 +91,7 @@ def absence(
     names = [vocabulary.subset_name(members, run.modalities) for members in wanted]
     protocol = Protocol(
         cohort.fingerprint(), split, tuple(s.name for s in cohort), tuple(names), tuple(regions),
-        run.recipe.preprocessing.spacing_mm, window, 0.5 if window else 0.0, empty,
+        run.recipe.preprocessing.spacing_mm, window, OVERLAP if window else 0.0, empty,
         "bf16" if use_bf16("auto") else "fp32", subset_choice=NAMED,
     )  # fmt: skip
     table.attrs["protocol"] = asdict(protocol)

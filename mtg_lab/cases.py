@@ -93,13 +93,14 @@ def predicted_cases(
             continue
         sample = samples[number]
         masks = [torch.tensor([m in s for m in first.modalities]) for s in possible.values()]
-        window = choose_window(first, sample["image"].shape[1:])
-        drawn = {n: list(subset_classes(net, sample["image"], masks, window)) for n, net in networks.items()}
+        image, brain = sample["image"], sample["brain"][0] > 0
+        window = choose_window(first, image.shape[1:])
+        drawn = {n: list(subset_classes(net, image, masks, window, brain=brain)) for n, net in networks.items()}
         truth = sample["label"][0].numpy()
         for place, (name, subset) in enumerate(possible.items()):
-            shown = clearest(sample["image"], truth, first.modalities, subset)
+            shown = clearest(image, truth, first.modalities, subset)
             yield Case(
-                subject.name, name, shown, sample["image"][first.modalities.index(shown)].numpy(),
+                subject.name, name, shown, image[first.modalities.index(shown)].numpy(),
                 {"reference": truth, **{n: d[place].numpy() for n, d in drawn.items()}}, labels,
             )  # fmt: skip
 

@@ -40,7 +40,10 @@ def test_every_mode_scores_every_subject_subset_and_region(table):
 def test_masked_at_the_features_is_never_opened(table, run, cohort):
     # Subsets are decoded together, absent files alone: bf16 rounds batches of two sizes differently.
     pd.testing.assert_frame_equal(of(table, "features"), of(table, "absent"), rtol=0, atol=1e-3)
-    scores = evaluate(run, cohort, subsets=["t1n", "t1c+t2f"]).set_index(["subject", "subset", "region"])["value"]
+    scored = evaluate(run, cohort, subsets=["t1n", "t1c+t2f"])
+    scores, scores_protocol = scored.set_index(["subject", "subset", "region"])["value"], scored.attrs["protocol"]
+    assert scores_protocol["window"] == table.attrs["protocol"]["window"] > 0
+    assert scores_protocol["overlap"] == table.attrs["protocol"]["overlap"]
     masked = of(table, "features").set_index(["subject", "subset", "region"])["value"]
     pd.testing.assert_series_equal(scores, masked.loc[scores.index], rtol=0, atol=1e-3)
 
