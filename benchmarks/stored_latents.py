@@ -4,7 +4,7 @@
 
 Takes the runs that ``alignment_study.py --arms aligned_dropout --vary method.align_weight=...`` trained (from the
 cache, by their recipes), and writes beside its tables latents.csv (the two first principal components, fitted to all
-weights together, each teacher's latents brought to unit spread first) and by_weight.csv (means over seeds).
+weights together, each teacher's latents brought to unit spread first).
 """
 
 import argparse
@@ -39,10 +39,6 @@ def main() -> None:
     placed = pd.concat([joint.transform(t).assign(weight=w) for w, t in tables.items()])
     kept = ["weight", "subject", "tissue", "voxel", "modality", "x", "y"]
     placed[kept].round({"x": 3, "y": 3}).to_csv(options.study / "latents.csv", index=False)
-    facts = runs.groupby("align_weight")[
-        ["dice", "relative_gap", "centroid_gap", "effective_rank", "latent_scale"]
-    ].mean()
-    facts.rename_axis("weight").round(4).to_csv(options.study / "by_weight.csv")
     print(f"{len(placed)} points in {options.study / 'latents.csv'}")
 
 

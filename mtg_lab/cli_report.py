@@ -42,8 +42,7 @@ def report(sources: tuple[str, ...], out: Path, manifest: str, split: str, metri
     from mtg_lab.manifest import read_manifest
     from mtg_lab.metrics import choose_metrics
     from mtg_lab.report import write_report
-    from mtg_lab.score_cube import EVERY_REGION
-    from mtg_lab.statistics import paired_tests, verdict
+    from mtg_lab.statistics import paired_tests, verdicts
 
     cohort = read_manifest(manifest)
     names = [name.strip() for name in metrics.split(",")]
@@ -60,10 +59,8 @@ def report(sources: tuple[str, ...], out: Path, manifest: str, split: str, metri
     }
     page = write_report(scores, out, metric, drawn, about)
     if len(scores) > 1:
-        pairs = paired_tests(scores, metric=metric)
-        whole = EVERY_REGION if EVERY_REGION in set(pairs["region"]) else pairs["region"].iloc[0]
-        for _, row in pairs[pairs["region"] == whole].iterrows():
-            click.echo(verdict(row, metric))
+        for line in verdicts(paired_tests(scores, metric=metric), metric):
+            click.echo(line)
     click.echo(str(page))
 
 

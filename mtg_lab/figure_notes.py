@@ -30,6 +30,12 @@ def note_protocol(figure: Figure, tables: pd.DataFrame | Iterable[pd.DataFrame])
     return note(figure, "\n".join(dict.fromkeys(lines)))
 
 
+def wrapped(text: str, inches: float, points: float) -> list[str]:
+    """Lines that fit into a width, as far as letters of a size are of average width."""
+    letters = max(20, int(72 * inches / (_WIDTH * points)))
+    return [line for part in text.splitlines() for line in textwrap.wrap(part, letters)]
+
+
 def note(figure: Figure, text: str) -> Figure:
     """Add small lines below all else, which keeps its size; legends of the figure hang on its lower edge.
 
@@ -49,8 +55,7 @@ def note(figure: Figure, text: str) -> Figure:
     hanging = [*figure.legends, *([label] if figure.get_supxlabel() else [])]
     spans = [artist.get_window_extent() for artist in hanging]
     taken = max((span.y1 / figure.dpi + _PAD_INCHES for span in spans), default=0.0)
-    letters = max(20, int(72 * (width - 0.2) / (_WIDTH * _POINTS)))
-    lines = [line for part in text.splitlines() for line in textwrap.wrap(part, letters)]
+    lines = wrapped(text, width - 0.2, _POINTS)
     below = _LINE_INCHES * len(lines) + 2 * _PAD_INCHES
     whole = height + below
     figure.set_size_inches(width, whole)

@@ -4,7 +4,6 @@ Functions of the tables of :mod:`mtg_lab.shapley`, :mod:`mtg_lab.statistics` and
 matplotlib Figure, with the colours of :mod:`mtg_lab.palette`; nothing touches pyplot.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from mtg_lab.figure_notes import note_protocol
+from mtg_lab.figure_notes import note_protocol, wrapped
 from mtg_lab.palette import COLOURS, MARKERS, modality_style
 from mtg_lab.postprocessing import derived_regions
 from mtg_lab.score_cube import EVERY_REGION, Scores, comparable_cubes, more_is_better, nanmean
@@ -176,8 +175,7 @@ def rank_plot(stability: pd.DataFrame, tests: pd.DataFrame | None = None, title:
         axes.spines[["top", "right", "left"]].set_visible(False)
     words = "rank by mean score; bar: 95 % of draws of patients and seeds; %: how often first; τ: agreement of draws"
     words += "; bracket: not told apart" if tests is not None else ""
-    letters = int(figure.get_figwidth() / 0.068)  # of 9 points, on average
-    figure.supxlabel(textwrap.fill(words, letters), fontsize=9)
+    figure.supxlabel("\n".join(wrapped(words, figure.get_figwidth() - 0.2, 9)), fontsize=9)
     figure.suptitle(title or "How firm the ranking is", fontsize=12)
     return note_protocol(figure, stability)
 

@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.transforms import SpatialResample
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from mtg_lab.backbones import Backbone, ModalityBackbone
 from mtg_lab.hardware import precision_context
@@ -75,8 +75,8 @@ def subset_logits(
     size = image.shape[1:]
     rim = [max(window - n, 0) for n in size]
     pads = [side for n in reversed(rim) for side in (n // 2, n - n // 2)]
-    image = F.pad(image, pads)
-    brain = None if brain is None else F.pad(brain.to(torch.bool), pads)
+    image = functional.pad(image, pads)
+    brain = None if brain is None else functional.pad(brain.to(torch.bool), pads)
     inside = tuple(slice(n // 2, n // 2 + edge) for n, edge in zip(rim, size, strict=True))
     edges = (window,) * 3
     places = dense_patch_slices(image.shape[1:], edges, [max(int(window * (1 - overlap)), 1)] * 3)

@@ -20,10 +20,10 @@ from mtg_lab.figures_scores import case_scatter, rank_plot, shapley_bars
 from mtg_lab.files import make_folder, write_text, written_aside
 from mtg_lab.protocol import protocol_attrs
 from mtg_lab.report_page import page
-from mtg_lab.score_cube import EVERY_REGION, Scores
+from mtg_lab.score_cube import Scores
 from mtg_lab.score_summary import latex, summary, wide
 from mtg_lab.shapley import SCORES, pair_interactions, worth
-from mtg_lab.statistics import paired_tests, rank_stability, seed_spread, verdict
+from mtg_lab.statistics import paired_tests, rank_stability, seed_spread, verdicts
 from mtg_lab.subset_statistics import added_sequences, missingness_area, monotonicity_violations, worst_subset
 
 _PAIRS_DRAWN = 6  # scatters against the first method; more would be a wall of points
@@ -102,7 +102,8 @@ def write_report(
         words = f"{case.subject} from {case.subset}: reference and what {_listed([*case.masks][1:])} drew"
         drawn.setdefault(case.subject, []).append((words, _webp(case.picture())))
     links = {subject: f"#case-{subject}" for subject in drawn}
-    told = []
+    told: list[Section] = []
+    tables: dict[str, pd.DataFrame] = {}
     for section in sections(scores, metric, links):
         for name, (figure, words) in section.figures.items():
             save(figure, out / "figures", name, words)
@@ -112,9 +113,10 @@ def write_report(
             with written_aside(out / "tables" / f"{name}.csv") as aside:
                 table.to_csv(aside, index=False)
         told.append(section)
-    tests = paired_tests(scores, metric=metric) if len(scores) > 1 else None
+        tables |= section.tables
     caption = f"Mean {metric} over subsets with 95 % intervals over patients and seeds. {protocol}."
-    write_text(out / "tables" / "summary.tex", latex(summary(scores, metric), caption, f"tab:{metric}", tests, metric))
+    source = latex(tables["summary"], caption, f"tab:{metric}", tables.get("verdicts"), metric)
+    write_text(out / "tables" / "summary.tex", source)
     save_scores(_long(scores), out / "scores.csv")
     return write_text(
         out / "index.html", page(title, str(protocol), told, _case_rows(scores, metric, drawn), about or {})
@@ -143,13 +145,11 @@ def _means(scores: Mapping[str, Scores], metric: str, pairs: pd.DataFrame | None
 
 def _verdicts(scores: Mapping[str, Scores], metric: str, pairs: pd.DataFrame) -> Section:
     """Sentences for the pairs over all regions, the table for every region."""
-    whole = EVERY_REGION if EVERY_REGION in set(pairs["region"]) else pairs["region"].iloc[0]
-    lines = tuple(verdict(row, metric) + "." for _, row in pairs[pairs["region"] == whole].iterrows())
     note = (
         "A difference is claimed only where the paired interval excludes zero and Wilcoxon's signed-rank test, with "
         "Holm's correction over all rows of the table, is below 0.05."
     )
-    return Section("Verdicts", (note, *lines), tables={"verdicts": pairs})
+    return Section("Verdicts", (note, *(f"{v}." for v in verdicts(pairs, metric))), tables={"verdicts": pairs})
 
 
 def _missing(scores: Mapping[str, Scores], metric: str) -> Section:

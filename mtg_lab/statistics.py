@@ -106,6 +106,12 @@ def cohen_dz(differences: np.ndarray) -> float:
     return float(differences.mean() / differences.std(ddof=1))
 
 
+def verdicts(tests: pd.DataFrame, metric: str = "dice") -> list[str]:
+    """:func:`verdict` of every pair of :func:`paired_tests`, over all regions, or on the first if that is missing."""
+    whole = EVERY_REGION if EVERY_REGION in set(tests["region"]) else tests["region"].iloc[0]
+    return [verdict(row, metric) for _, row in tests[tests["region"] == whole].iterrows()]
+
+
 def verdict(row: Mapping[str, object] | pd.Series, metric: str = "dice") -> str:
     """What a row of :func:`paired_tests` carries, in one sentence.
 

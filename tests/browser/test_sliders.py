@@ -77,10 +77,7 @@ def notebook(tmp_path_factory) -> Path:
             "volume_viewer(images)"
         ),
     ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    path = tmp_path_factory.mktemp("browser") / "viewer.ipynb"
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
-    return path
+    return written(tmp_path_factory.mktemp("browser") / "viewer.ipynb", cells)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +98,11 @@ def patients(tmp_path_factory) -> Path:
             "case_explorer(table(0.1), table(0.0), ('ours', 'theirs'), picture)"
         ),
     ]
+    return written(tmp_path_factory.mktemp("browser") / "patients.ipynb", cells)
+
+
+def written(path: Path, cells: list) -> Path:
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    path = tmp_path_factory.mktemp("browser") / "patients.ipynb"
     nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
     return path
 
