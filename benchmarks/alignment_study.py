@@ -122,7 +122,7 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool)
 
     torch.set_num_threads(threads)
     from mtg_lab.evaluation import evaluate
-    from mtg_lab.gap import gap, latents
+    from mtg_lab.gap import BASIC, gap, latents
     from mtg_lab.training import train
 
     run = train(recipe, workers=workers)
@@ -133,7 +133,7 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool)
         line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
     gaps = pd.DataFrame(columns=["metric", "value", "low", "high"])
     if with_gap:
-        gaps = gap(latents(run, cohort, split))
+        gaps = gap(latents(run, cohort, split), nulls=0, measures=BASIC)
         line |= dict(zip(gaps["metric"], gaps["value"], strict=True))
     line |= {k: run.environment[k] for k in ("seconds", "seconds_per_step", "peak_memory_mb", "device_name")}
     return scores, gaps, pd.DataFrame([line])

@@ -93,8 +93,9 @@ def test_a_recipe_names_it_so_that_its_run_is_loaded_and_scored(tiny_recipe, tmp
     scores = evaluate(run, recipe.cohort(), subsets=["t1c", "t1n+t2f"])
     assert set(scores["subset"]) == {"t1c", "t1n+t2f"}
     assert scores["value"].between(0, 1).all()
-    with pytest.raises(InputError, match="the modality gap needs latents") as refusal:
-        gap.latents(run, recipe.cohort())
+    assert set(gap.latents(run, recipe.cohort(), voxels=3)["modality"]) == set(run.modalities)
+    with pytest.raises(InputError, match="no latents before fusion") as refusal:
+        gap.latents(run, recipe.cohort(), stage="encoder")
     assert "\n" not in str(refusal.value)
 
 
