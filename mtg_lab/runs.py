@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,6 +14,9 @@ from safetensors.torch import load_file
 
 from mtg_lab.backbones import Backbone
 from mtg_lab.errors import InputError
+from mtg_lab.files import write_text
+from mtg_lab.manifest import Manifest
+from mtg_lab.missingness import availability, save_pattern
 from mtg_lab.recipes import Recipe
 from mtg_lab.schemas import LabelSchema, schema, schema_from_json
 
@@ -138,3 +142,19 @@ def load_run(folder: str | Path) -> Run:
     if not (folder / "weights.safetensors").is_file():
         raise InputError(f"the run {folder} was interrupted before its end; the same train command resumes it")
     return run
+
+
+def write_description(folder: Path, recipe: Recipe, digest: str, cohort: Manifest, teacher: str | None) -> None:
+    """Say in ``recipe.json`` what a run is, with everything that :func:`load_run` needs; ``teacher`` is a hash."""
+    description: dict[str, Any] = recipe.to_json() | {
+        "hash": digest,
+        "modalities": list(cohort.modalities),
+        "schema": cohort.schema.name,
+        "regions": list(cohort.schema.regions),
+        "schema_definition": cohort.schema.to_json(),
+        "cohort": cohort.fingerprint(),
+        "teacher_hash": teacher,
+    }
+    write_text(folder / "recipe.json", json.dumps(description, indent=2))
+    if recipe.missing:
+        save_pattern(availability(cohort), folder / "missing.csv", recipe.missing)

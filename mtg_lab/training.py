@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -29,10 +28,11 @@ from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
 from mtg_lab.hardware import environment, seeded, use_bf16
 from mtg_lab.manifest import Manifest
-from mtg_lab.missingness import availability, save_pattern
+from mtg_lab.missingness import availability
+from mtg_lab.probe import Probe
 from mtg_lab.progress import progress
 from mtg_lab.recipes import Recipe, override, preset, suite
-from mtg_lab.runs import Run, boxed_run, load_run, weights_meaning
+from mtg_lab.runs import Run, boxed_run, load_run, weights_meaning, write_description
 from mtg_lab.schemas import check_same_classes
 
 __all__ = ["Recipe", "Run", "load_run", "override", "preset", "suite", "train"]
@@ -92,10 +92,11 @@ class _Training:
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         with self.accelerator.main_process_first():
-            training = recipe.cohort().split("train").materialise()
+            cohort = recipe.cohort()
+            training = cohort.split("train").materialise()
         self.method = build_method(recipe, training, teacher.backbone() if teacher else None)
         if self.accelerator.is_main_process:
-            _write_description(folder, recipe, digest, training, teacher)
+            write_description(folder, recipe, digest, training, teacher.digest if teacher else None)
         trainable = [p for p in self.method.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.average = AveragedModel(
@@ -107,6 +108,7 @@ class _Training:
         self.data = cached_dataset(training.subjects, training.modalities, recipe.preprocessing)
         self.classes, self.meaning = training.schema.classes, weights_meaning(training.modalities, training.schema)
         self.workers, self.step, self.history = workers, 0, []  # type: ignore[var-annotated]
+        self.probe: Probe | None = Probe(cohort, recipe) if self.accelerator.is_main_process else None
         self.warned = False
         self.between_steps = True  # only then do weights, optimiser, average and step count belong together
 
@@ -153,7 +155,7 @@ class _Training:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.method.backbone)
-        self.history.append(row)
+        self.history.append(row | self._looked(self.step + 1))
         self.step += 1
         self.between_steps = True
 
@@ -163,6 +165,16 @@ class _Training:
             self.warned = True
             self._log(f"step {self.step}: {told}")
             warnings.warn(told, stacklevel=2)
+
+    def _looked(self, step: int) -> dict[str, float]:
+        if self.probe is None or not self.probe.due(step):
+            return {}
+        try:
+            return self.probe.look(self.method.backbone)
+        except InputError as fault:  # a validation subject's fault does not stop the training
+            self.probe = None
+            self._log(f"step {step}: nobody looks at the validation split: {fault}")
+            return {}
 
     def _over_processes(self, row: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Means over processes, each of which saw its share of the batch; tensors of any shape."""
@@ -332,21 +344,6 @@ def _refuse_foreign(folder: Path, digest: str) -> None:
             raise InputError(
                 f"{folder} holds the run of another recipe ({found}, asked for {digest}); choose another --out"
             )
-
-
-def _write_description(folder: Path, recipe: Recipe, digest: str, cohort: Manifest, teacher: Run | None) -> None:
-    description: dict[str, Any] = recipe.to_json() | {
-        "hash": digest,
-        "modalities": list(cohort.modalities),
-        "schema": cohort.schema.name,
-        "regions": list(cohort.schema.regions),
-        "schema_definition": cohort.schema.to_json(),
-        "cohort": cohort.fingerprint(),
-        "teacher_hash": teacher.digest if teacher else None,
-    }
-    write_text(folder / "recipe.json", json.dumps(description, indent=2))
-    if recipe.missing:
-        save_pattern(availability(cohort), folder / "missing.csv", recipe.missing)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

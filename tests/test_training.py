@@ -92,7 +92,9 @@ def test_a_run_folder_holds_what_the_plan_says(finished):
 def test_the_history_has_one_row_a_step(finished):
     assert list(finished.history.index) == [0, 1, 2, 3]
     assert {"loss", "segmentation"} <= set(finished.history)
-    assert np.isfinite(finished.history.to_numpy()).all()
+    each_step = [c for c in finished.history if not c.startswith("probe_")]
+    assert np.isfinite(finished.history[each_step].to_numpy()).all()
+    assert finished.history["probe_dice"].notna().tolist() == [False, False, True, True], "an epoch, and the end"
 
 
 def test_a_run_comes_back_from_its_folder(finished):
