@@ -17,6 +17,7 @@ from mtg_lab.cli_cohort import convert, export, index
 from mtg_lab.cli_cohort import pairs as _pairs
 from mtg_lab.cli_doctor import doctor
 from mtg_lab.cli_evaluate import evaluate
+from mtg_lab.cli_gap import gap
 from mtg_lab.cli_missing import missing
 from mtg_lab.cli_predict import measure, predict
 from mtg_lab.cli_report import report
@@ -43,10 +44,9 @@ def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
 
-for _command in (index, export, convert, doctor, missing, cache, evaluate, report, predict, measure):
+for _command in (index, export, convert, doctor, missing, cache, evaluate, gap, report, predict, measure):
     main.add_command(_command)
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
 _MANIFEST = click.option("--manifest", default="", metavar="M", help="cohort; empty for the committed phantom")
 _PRESET = click.option("--preset", type=click.Choice(["smoke", "lab", "paper"]), default="lab")
 
@@ -121,28 +121,6 @@ def train(manifest: str, method: str, backbone: str, preset: str, teacher: str, 
     run = training.train(training.override(recipe, settings), out, workers=workers)
     click.echo(f"{run.folder}: {run.environment['seconds']:.0f} s on {run.environment['device']}, "
                f"final loss {run.history['loss'].tail(20).mean():.3f}")  # fmt: skip
-
-
-@main.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@_MANIFEST
-@click.option("--split", default="test")
-@click.option("--voxels", default=60, type=click.IntRange(2), help="per subject and tissue")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="gap.csv")
-@_JSON
-def gap(run: Path, manifest: str, split: str, voxels: int, out: Path, as_json: bool) -> None:
-    """Measure the gap between the modalities' latents."""
-    from mtg_lab.files import written_aside
-    from mtg_lab.gap import gap as measure
-    from mtg_lab.gap import latents
-    from mtg_lab.manifest import read_manifest
-    from mtg_lab.runs import load_run
-
-    table = measure(latents(load_run(run), read_manifest(manifest), split, voxels))
-    with written_aside(out) as aside:
-        table.to_csv(aside, index=False)
-    click.echo(table.to_json(orient="records", indent=2) if as_json else table.round(3).to_string(index=False))
-    click.echo(str(out), err=as_json)
 
 
 @main.command()

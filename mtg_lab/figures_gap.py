@@ -10,9 +10,41 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mtg_lab.figure_notes import note_protocol
-from mtg_lab.palette import COLOURS, MARKERS, OUTLINES
+from mtg_lab.palette import COLOURS, MARKERS, OUTLINES, modality_style
+from mtg_lab.slices import intensity_window
 
 _RUNS = (4, 3, 2, 0, 5, 7)  # colours of runs, apart from each other in grey too
+
+
+def one_voxel(
+    images: Mapping[str, np.ndarray], place: Sequence[int], latents: Mapping[str, np.ndarray], title: str = ""
+) -> Figure:
+    """One voxel of one patient in every sequence (axial slice, the voxel ringed), above its latents.
+
+    Args:
+        images: sequence to volume [D, H, W], RAS.
+        place: of the voxel in it.
+        latents: sequence to latent [C], all drawn on one scale.
+    """
+    names, (x, y, z) = list(images), place
+    figure = Figure(figsize=(2.6 * len(names), 4.4), layout="constrained")
+    above, below = figure.subplots(2, len(names), height_ratios=(2.2, 1), squeeze=False)
+    reach = 1.1 * max(float(np.abs(v).max()) for v in latents.values())
+    for top, bottom, name in zip(above, below, names, strict=True):
+        low, high = intensity_window(images[name])
+        top.imshow(images[name][:, :, z].T[::-1, ::-1], cmap="gray", vmin=low, vmax=high)
+        across, down = images[name].shape[0] - 1 - x, images[name].shape[1] - 1 - y
+        top.plot(across, down, "o", ms=13, mfc="none", mec=COLOURS[0], mew=2)
+        top.set(xticks=[], yticks=[], title=name)
+        bottom.bar(range(len(latents[name])), latents[name], color=modality_style(names)[name][0])
+        bottom.axhline(0, color="black", lw=0.8)
+        bottom.set(ylim=(-reach, reach), xticks=[], yticks=[] if bottom is not below[0] else [0])
+        bottom.spines[["top", "right"]].set_visible(False)
+    above[0].text(0.02, 0.97, "R", transform=above[0].transAxes, color="white", va="top", fontsize=9)
+    above[0].text(0.98, 0.97, "L", transform=above[0].transAxes, color="white", va="top", ha="right", fontsize=9)
+    below[0].set_ylabel("latent $z_m$")
+    figure.suptitle(title or "One voxel, and what each encoder makes of it", fontsize=12)
+    return figure
 
 
 def gap_against_chance(tables: Mapping[str, pd.DataFrame], title: str = "", columns: int = 3) -> Figure:

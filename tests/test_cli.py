@@ -17,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from mtg_lab import __version__
 from mtg_lab.cli import main
+from mtg_lab.gap import MEASURES, read_latents
 from mtg_lab.manifest import read_manifest, write_manifest
 from mtg_lab.missingness import Missingness, read_pattern
 
@@ -319,19 +320,24 @@ def test_evaluate_refuses_unknown_metrics_in_one_line(cohort, trained, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_gap_writes_a_table_with_intervals(cohort, trained, tmp_path):
-    out = tmp_path / "gap.csv"
-    result = call("gap", trained, "--manifest", cohort, "--voxels", 10, "--json", "--out", out)
-    assert result.exit_code == 0
-    assert result.stderr == f"{out}\n"
+def test_gap_writes_a_table_and_pictures(cohort, trained, tmp_path):
+    out, kept = tmp_path / "gap.csv", tmp_path / "latents.safetensors"
+    given = ("gap", trained, "--manifest", cohort, "--voxels", 10, "--nulls", 9, "--out", out)
+    result = call(*given, "--json", "--latents", kept)
+    assert result.exit_code == 0, result.stderr
     rows = {row["metric"]: row for row in json.loads(result.stdout)}
-    assert set(rows) == {"centroid_gap", "relative_gap", "latent_scale", "effective_rank", "modality_accuracy"}
-    assert rows["modality_accuracy"]["low"] is None
+    assert set(rows) == set(MEASURES)
     table = pd.read_csv(out).set_index("metric")
     assert table.loc["centroid_gap", "value"] == pytest.approx(rows["centroid_gap"]["value"])
-    told = done("gap", trained, "--manifest", cohort, "--voxels", 10, "--out", out)
+    assert (table["p"].dropna() >= 0.1).all(), "nine permutations cannot say less"
+    pictures = {f"gap_{name}.png" for name in ("chance", "tissues", "pairs", "modality", "tissue")}
+    assert {p.name for p in tmp_path.iterdir()} == {"gap.csv", kept.name} | pictures
+    assert len(read_latents(kept)) > 0
+    for name in ("gap.csv", kept.name, *pictures):
+        assert name in result.stderr
+    told = done(*given, "--no-pictures", "--stage", "decoder")
     assert "centroid_gap" in told
-    assert told.endswith(f"{out}\n")
+    assert "png" not in told
 
 
 def oblique(cohort, path):
@@ -580,7 +586,7 @@ def test_a_file_stands_where_the_folder_should_be(cohort, trained, tmp_path, not
         ("train", "--manifest", cohort, *TINY, "--out", below),
         ("train", "--manifest", cohort, *TINY, "--out", tmp_path / "file"),
         ("evaluate", trained, "--manifest", cohort, "--subset", "t1c", "--out", below / "scores.csv"),
-        ("gap", trained, "--manifest", cohort, "--voxels", 5, "--out", below / "gap.csv"),
+        ("gap", trained, "--manifest", cohort, "--voxels", 5, "--nulls", 2, "--out", below / "gap.csv"),
         ("predict", trained, "--t1c", scan, "--out", below / "mask.nii.gz"),
         ("run", good, "--out", below),
         ("sweep", tmp_path / "sweep.yaml", "--out", below),
