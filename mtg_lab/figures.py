@@ -90,7 +90,11 @@ def tissue_densities(table: pd.DataFrame, title: str = "") -> Figure:
 def embedding(
     panels: Mapping[str, pd.DataFrame], colour_by: str, title: str = "", palette: Sequence[str] = COLOURS
 ) -> Figure:
-    """Embedded latents (columns x, y and ``colour_by``), one panel each on the same axes."""
+    """Embedded latents (columns x, y and ``colour_by``), one panel each on the same axes.
+
+    Axes reach from the first to the last half per cent, so that a few stragglers do not squeeze the rest; how many
+    points lie outside is told in the panel.
+    """
     names = list(dict.fromkeys(name for table in panels.values() for name in table[colour_by]))
     styles = (
         modality_style(names)
@@ -99,12 +103,16 @@ def embedding(
     )
     figure = Figure(figsize=(4.6 * len(panels), 4.4), layout="constrained")
     axes_row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    limits = {c: _reach(np.concatenate([t[c] for t in panels.values()])) for c in ("x", "y")}
     for axes, (panel, table) in zip(axes_row, panels.items(), strict=True):
         shuffled = table.sample(frac=1, random_state=0)  # so that the last group does not hide the others
         for name, (colour, marker) in styles.items():
             rows = shuffled[shuffled[colour_by] == name]
             axes.scatter(rows["x"], rows["y"], s=9, c=colour, marker=marker, alpha=0.55, linewidths=0, label=str(name))
-        axes.set(xticks=[], yticks=[], title=panel)
+        axes.set(xticks=[], yticks=[], title=panel, xlim=limits["x"], ylim=limits["y"])
+        beyond = int((~(table["x"].between(*limits["x"]) & table["y"].between(*limits["y"]))).sum())
+        if beyond:
+            axes.annotate(f"{beyond} outside", (0.99, 0.01), xycoords="axes fraction", ha="right", fontsize=8)
         axes.spines[:].set_color("#cccccc")
     handles, labels = axes_row[0].get_legend_handles_labels()
     if len(labels) <= 12:
@@ -116,6 +124,12 @@ def embedding(
                 handle.set_alpha(1)
     figure.suptitle(title or f"Latents, coloured by {colour_by}", fontsize=12)
     return figure
+
+
+def _reach(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.005, 0.995])
+    margin = 0.1 * max(high - low, 1e-9)
+    return float(low - margin), float(high + margin)
 
 
 def gap_dots(table: pd.DataFrame, title: str = "") -> Figure:

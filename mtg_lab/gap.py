@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from mtg_lab import gap_measures, pairing_measures
 from mtg_lab.embedding import Embedding, neighbourhood_kept
 from mtg_lab.errors import InputError
-from mtg_lab.latent_tables import complete_pairs, hooked, latents, latents_from, read_latents, save_latents
+from mtg_lab.latent_tables import complete_pairs, hooked, latents, latents_from, read_latents, save_latents, thinned
 from mtg_lab.paired import Paired, label_permutation, own_labels, own_pairing, random_pairing
 from mtg_lab.progress import progress
 from mtg_lab.resampling import draw_counts, interval
@@ -33,6 +33,7 @@ __all__ = [
     "neighbourhood_kept",
     "read_latents",
     "save_latents",
+    "thinned",
 ]
 
 

@@ -28,6 +28,7 @@ def displacement(
     subsets: Sequence[str] | None = None,
     voxels: int = 200,
     seed: int = 0,
+    decoder: bool = True,
 ) -> pd.DataFrame:
     """How far a subset moves a subject's latents from where all modalities together would have them.
 
@@ -41,9 +42,10 @@ def displacement(
         subsets: such as ``t1c+t2f``; by default every one but the whole.
         voxels: at most so many a subject from each tissue.
         seed: of their draw.
+        decoder: whether to decode every subset, which takes most of the time.
 
     Returns:
-        Columns subject, subset, modalities (how many), encoder, decoder.
+        Columns subject, subset, modalities (how many), encoder and, if asked for, decoder.
 
     Raises:
         InputError: a backbone without latents, an unknown subset, or no complete subject.
@@ -67,15 +69,15 @@ def displacement(
         places = _places(sample, voxels, np.random.default_rng([seed, index]))
         with precision_context(device, "auto"):
             latents = backbone.encode(sample["image"][None].to(device), sample["present"][None].to(device))
-            answers = backbone.decode_each(latents, masks.to(device))
+            answers = backbone.decode_each(latents, masks.to(device)) if decoder else ()
             decoded = [_at(answer.features[0], places) for answer in answers]
-            z = _at(latents[0][0].flatten(0, 1), places).unflatten(0, latents[0].shape[1:3])[None]  # [1, M, C, v]
-            mixed = [backbone.mixture.barycentre(z, mask[None])[0] for mask in masks.to(device)]
+        z = _at(latents[0][0].flatten(0, 1), places).unflatten(0, latents[0].shape[1:3])[None]  # [1, M, C, v]
+        mixed = [backbone.mixture.barycentre(z, mask[None])[0] for mask in masks.to(device)]
         for number, name in enumerate(names, start=1):
-            rows.append({
-                "subject": subject.name, "subset": name, "modalities": len(chosen[number - 1]),
-                "encoder": _moved(mixed[number], mixed[0]), "decoder": _moved(decoded[number], decoded[0]),
-            })  # fmt: skip
+            found = {"encoder": _moved(mixed[number], mixed[0])}
+            if decoder:
+                found["decoder"] = _moved(decoded[number], decoded[0])
+            rows.append({"subject": subject.name, "subset": name, "modalities": len(chosen[number - 1]), **found})
     if not rows:
         raise InputError(f"{cohort.path}: no subject of split {split} has all of {', '.join(run.modalities)}")
     return pd.DataFrame(rows)

@@ -147,7 +147,9 @@ def stage_of(backbone: Backbone, stage: str = "", scale: int = 0) -> Source:
     def decoded_once(image: Tensor, present: Tensor) -> Tensor:
         assert isinstance(backbone, ModalityBackbone)
         z = backbone.encode(image, present)
-        return _each_alone(lambda mask: backbone.decode(z, mask).features, present)
+        alone = torch.eye(present.shape[1], dtype=torch.bool, device=present.device)[present[0]]
+        answers = backbone.decode_each(z, alone)
+        return _each_alone(lambda _mask: next(answers).features, present)
 
     if not isinstance(backbone, ModalityBackbone):
         if stage == "encoder":
@@ -300,6 +302,20 @@ def read_latents(path: str | Path) -> pd.DataFrame:
 def z_columns(table: pd.DataFrame) -> list[str]:
     """Names of the columns z0, z1, ..."""
     return [c for c in table.columns if c.startswith("z") and c[1:].isdigit()]
+
+
+def thinned(table: pd.DataFrame, voxels: int, seed: int = 0) -> pd.DataFrame:
+    """A draw of so many voxels, each in all modalities that it has, for maps that are slow to fit.
+
+    Args:
+        table: of :func:`latents`.
+        voxels: how many; tables of the same voxels keep the same ones under one seed.
+        seed: of the draw.
+    """
+    keys = ["subject", "tissue", "voxel"]
+    known = table[keys].drop_duplicates()
+    kept = known.sample(min(voxels, len(known)), random_state=seed)
+    return table[table.set_index(keys).index.isin(pd.MultiIndex.from_frame(kept))].reset_index(drop=True)
 
 
 def complete_pairs(table: pd.DataFrame) -> pd.DataFrame:

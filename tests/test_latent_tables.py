@@ -19,6 +19,7 @@ from mtg_lab.latent_tables import (
     latents_from,
     read_latents,
     save_latents,
+    thinned,
     z_columns,
 )
 from mtg_lab.manifest import read_manifest
@@ -217,6 +218,18 @@ def test_a_file_that_holds_no_latents_is_told(tmp_path, content):
 def test_weights_are_no_latents(run):
     with pytest.raises(InputError, match="holds no latents"):
         read_latents(run.folder / "weights.safetensors")
+
+
+def test_thinned_tables_keep_whole_voxels_and_the_same_ones():
+    table = cloud(modalities=3)
+    few = thinned(table, 50, seed=1)
+    assert len(few) == 150
+    assert len(complete_pairs(few)) == 150
+    other = table.assign(z0=-table["z0"])
+    keys = ["subject", "voxel", "modality"]
+    pd.testing.assert_frame_equal(thinned(other, 50, seed=1)[keys], few[keys])
+    assert not thinned(table, 50, seed=2)[keys].equals(few[keys])
+    assert len(thinned(table, 10**6)) == len(table)
 
 
 def test_voxels_that_lack_a_modality_are_left_out():
