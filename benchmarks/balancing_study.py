@@ -17,7 +17,8 @@ Runs are recipes: what is trained is not trained again. Writes after every run s
 over training, about 100 points a run), runs.csv (one line a run: mean Dice, that of each modality alone, by number
 missing; share of training patients with it; its coefficient at the end and mean preference) and about.json, and at the
 end differences.csv (paired over subjects and seeds, 95 % intervals: each arm less ``fused``, each part's absence less
-``passion``; over all subsets, by number missing, and for each modality alone).
+``passion``; over all subsets, by number missing, and for each modality alone). A mean in runs.csv is over subsets, in
+differences.csv each number of missing modalities counts the same.
 """
 
 import argparse
