@@ -18,24 +18,15 @@ one size). Notebook 06 shows what a study of the lab preset found, from these fi
 
 import argparse
 import itertools
-import json
-import os
-import platform
-import shlex
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
+from studies import COST, add_options, change, check_options, gathered, parse_value, points
 
-from mtg_lab import read_manifest
-from mtg_lab.comparison import conduct
-from mtg_lab.protocol import protocol_attrs
 from mtg_lab.recipes import Recipe, override, suite
 from mtg_lab.recipes import preset as make_preset
 
@@ -72,31 +63,6 @@ def arms(preset: str, manifest: str, seed: int, changes: Mapping[str, object]) -
     return found
 
 
-def change(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
-    """A recipe and its teacher with settings changed, each taking the method options that it has."""
-    known = {k: v for k, v in changes.items() if not k.startswith("method.") or k[7:] in recipe.method_options}
-    teacher = change(recipe.teacher, changes) if recipe.teacher else None
-    return override(replace(recipe, teacher=teacher), known)
-
-
-def points(pairs: list[str]) -> Iterator[tuple[str, dict[str, object]]]:
-    """Every point of a grid given as KEY=VALUE,VALUE: in words and as settings."""
-    grid = {k: [parse_value(v) for v in values.split(",")] for k, values in (p.split("=", 1) for p in pairs)}
-    for values in itertools.product(*grid.values()):
-        point = dict(zip(grid, values, strict=True))
-        yield " ".join(f"{k.rpartition('.')[2]}={v}" for k, v in point.items()), point
-
-
-def parse_value(text: str) -> object:
-    """A literal of the command line: number, truth value or text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
 def planned(options: argparse.Namespace) -> dict[Key, Recipe]:
     """What to train, without repetition: an arm that a varied setting does not touch is there once a seed."""
     fixed = dict(next(points(options.set))[1])
@@ -108,11 +74,7 @@ def planned(options: argparse.Namespace) -> dict[Key, Recipe]:
             if (not options.arms or arm in options.arms) and (digest := (arm, recipe.digest())) not in seen:
                 seen.add(digest)
                 recipes[arm, words, seed] = recipe
-    trained = [*recipes.values(), *(r.teacher for r in recipes.values() if r.teacher)]
-    methods = {f"method.{k}" for r in trained for k in r.method_options}
-    asked = [*fixed, *(k for _, point in grid for k in point)]
-    if unknown := [k for k in asked if k.startswith("method.") and k not in methods]:
-        raise SystemExit(f"{unknown[0]}: no chosen arm has this option; there are: {', '.join(sorted(methods))}")
+    check_options(recipes, [*fixed, *(k for _, point in grid for k in point)])
     return recipes
 
 
@@ -135,7 +97,7 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool)
     if with_gap:
         gaps = gap(latents(run, cohort, split), nulls=0, measures=BASIC)
         line |= dict(zip(gaps["metric"], gaps["value"], strict=True))
-    line |= {k: run.environment[k] for k in ("seconds", "seconds_per_step", "peak_memory_mb", "device_name")}
+    line |= {k: run.environment[k] for k in COST}
     return scores, gaps, pd.DataFrame([line])
 
 
@@ -149,55 +111,20 @@ def labelled(tables: Tables, key: Key) -> Tables:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="lab")
-    parser.add_argument("--manifest", default="")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--arms", nargs="*", help="by default all")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for every arm, e.g. steps=500")
+    add_options(parser, "out/alignment_study")
     parser.add_argument("--vary", nargs="*", default=[], metavar="KEY=VALUE,VALUE", help="every arm at every point")
     parser.add_argument("--points", nargs="*", default=[], metavar="'KEY=VALUE KEY=VALUE'", help="instead, these alone")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--workers", type=int, default=0, help="loader processes a run")
-    parser.add_argument("--threads", type=int, default=2, help="processor threads a run")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing after so many")
     parser.add_argument("--skip-gap", action="store_true", help="scores alone")
-    parser.add_argument("--out", type=Path, default=Path("out/alignment_study"))
     options = parser.parse_args()
     started = time.perf_counter()
     recipes = planned(options)
-    read_manifest(options.manifest).materialise(min(options.jobs * options.threads, os.cpu_count() or 1))
-    options.out.mkdir(parents=True, exist_ok=True)
-    found: list[Tables] = []
     job = partial(
         work, split=options.split, workers=options.workers, threads=options.threads, with_gap=not options.skip_gap
     )
-    for key, future in conduct(recipes, job, options.jobs, options.minutes):
-        if error := future.exception():
-            print(f"{' '.join(map(str, key))}: {error}", flush=True)
-            continue
-        tables = labelled(future.result(), key)
-        found.append(tables)
-        print(f"{time.perf_counter() - started:.0f} s, {len(found)}/{len(recipes)}", *tables[2].round(4).values[0])
-        for name, parts in zip(("scores", "gaps", "runs"), zip(*found, strict=True), strict=True):
-            pd.concat(parts, ignore_index=True).to_csv(options.out / f"{name}.csv", index=False)
-        (options.out / "about.json").write_text(json.dumps(about([t[0] for t in found]), indent=2))
-    if missing := len(recipes) - len(found):
-        print(f"{missing} of {len(recipes)} runs are missing; the same command goes on with them")
+    found = gathered(recipes, job, labelled, ("scores", "gaps", "runs"), options)
     if found:
         report(found, options.out)
     print(f"wall time {time.perf_counter() - started:.0f} s")
-
-
-def about(scores: list[pd.DataFrame]) -> dict[str, object]:
-    """What a reader needs to repeat the study."""
-    return {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": date.today().isoformat(),
-        "python": platform.python_version(),
-        "packages": {p: version(p) for p in ("mtg-lab", "torch", "monai", "numpy")},
-        **protocol_attrs(*scores),
-    }
 
 
 def report(found: list[Tables], out: Path) -> None:

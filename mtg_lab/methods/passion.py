@@ -43,6 +43,7 @@ BALANCING: Mapping[str, Any] = {
     "updates": 300,
     "fusion_start": 0.0,
 }
+_WEIGHTS = {"uni_modal": "uni_weight", "pixel": "pixel_weight", "semantic": "semantic_weight"}
 
 
 class Balanced(Method):
@@ -63,7 +64,8 @@ class Balanced(Method):
 
     Options:
         uni_weight, pixel_weight, semantic_weight: of uni-modal supervision, pixel-wise and semantic-wise
-            self-distillation; 0 takes a term away (1, 0.5 and 0.1 in the release).
+            self-distillation; 0 takes a term away (1, 0.5 and 0.1 in the release). With all three at 0 the history
+            tells of every modality in the training of the other method, unchanged.
         pixel_temperature: T of the pixel-wise term.
         gate: who gets the gated terms in a step, ``lagging`` (abstract, figure and release), ``leading`` (the
             authors' follow-up flips the sign in places) or ``off``, which is everybody.
@@ -117,17 +119,18 @@ class Balanced(Method):
         base = super().forward(batch)
         if base.fusion is None:
             raise TypeError(f"method {self.name} returns no fusion; Balanced needs it")
-        students = one_hot_students(self.backbone, base.fusion)
         starting = self.options["fusion_start"]
         warming = starting > 0 and float(batch.get("progress", 1.0)) < starting
-        terms, statistics = self._terms(base.fusion, students, batch["label"], warming)
+        used = warming or any(self.options[weight] for weight in _WEIGHTS.values())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and used):
+            students = one_hot_students(self.backbone, base.fusion)
+            terms, statistics = self._terms(base.fusion, students, batch["label"], warming)
         total = terms["uni_modal"] if warming else base.total + sum(self._scaled(terms))
         parts = {**base.parts, **{k: v.detach() for k, v in terms.items()}}
         return Losses(total, parts, {k: v.detach() for k, v in statistics.items()})
 
     def _scaled(self, terms: Mapping[str, Tensor]) -> list[Tensor]:
-        names = {"uni_modal": "uni_weight", "pixel": "pixel_weight", "semantic": "semantic_weight"}
-        return [self.options[names[term]] * value for term, value in terms.items()]
+        return [self.options[_WEIGHTS[term]] * value for term, value in terms.items()]
 
     def _terms(
         self, fusion: Fusion, students: Students, label: Tensor, warming: bool

@@ -166,7 +166,17 @@ def test_it_trains_every_backbone_through_the_contract(name, decoder):
 
 def test_without_its_terms_it_is_the_method_below():
     batch = random_batch()
-    assert torch.equal(BalancedTeacher(network(), **OFF)(batch).total, AlignedTeacher(network())(batch).total)
+    silent, below = BalancedTeacher(network(), **OFF), AlignedTeacher(network())
+    quiet, plain = silent(batch), below(batch)
+    assert torch.equal(quiet.total, plain.total)
+    quiet.total.backward()
+    plain.total.backward()
+    for ours, theirs in zip(silent.backbone.parameters(), below.backbone.parameters(), strict=True):
+        assert (ours.grad is None) == (theirs.grad is None)
+        assert ours.grad is None or torch.equal(ours.grad, theirs.grad)
+    loud = BalancedTeacher(network())(batch)
+    for name, measured in loud.statistics.items():
+        torch.testing.assert_close(quiet.statistics[name], measured, equal_nan=True)
 
 
 @pytest.mark.parametrize("setting", ["idt", "pdt"])
