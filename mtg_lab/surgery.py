@@ -1,150 +1,205 @@
-"""Operations on the latents of a trained network, without training: is it the gap that costs Dice, or its cause?"""
+"""Operations on a trained network, without training: is it the gap between modalities that costs Dice?
 
-from collections.abc import Sequence
+A run that was operated on is a run: it is scored, predicts and shows its latents like any other, and its scores name
+what was done to it. Operations are chained by operating again::
+
+    moments = modality_moments(run, cohort)
+    evaluate(refilled(without_offsets(run, moments), "uniform"), cohort)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
-from monai.data.utils import dense_patch_slices
 from torch import Tensor
-from torch.nn import functional
 
-from mtg_lab.backbones import Latents, with_latents
-from mtg_lab.data import cached_dataset
+from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, Prediction, with_latents
 from mtg_lab.errors import InputError
-from mtg_lab.hardware import default_device, precision_context
-from mtg_lab.inference import choose_window
-from mtg_lab.manifest import Manifest, read_manifest
-from mtg_lab.progress import progress
+from mtg_lab.latent_moments import (
+    LatentMoments,
+    at_centroids,
+    matched,
+    modality_moments,
+    modality_offsets,
+    moved,
+    translated,
+)
 from mtg_lab.runs import Run
+
+__all__ = [
+    "FILLS",
+    "LatentMoments",
+    "Operated",
+    "OperatedRun",
+    "at_centroids",
+    "interpolated",
+    "matched",
+    "modality_moments",
+    "modality_offsets",
+    "moved",
+    "operated",
+    "refilled",
+    "translated",
+    "with_matched_moments",
+    "without_offsets",
+]
+
+FILLS = ("zeros", "learned", "uniform", "centroid", "translated")
+_FILLED = "absent latents filled: "
+_ALONE = 1e4  # a score beside which exp(0) is nothing in float32
+
+Operation = Callable[[Latents, Tensor], Latents]  # of latents and bool [B, M], who is there
+
+
+class Operated(ModalityBackbone):
+    """A network with an operation after its encoders, or in place of its own way to fill what is absent.
+
+    Args:
+        inner: the network.
+        encoded: applied to what the encoders give; what is absent it must leave as it is.
+        filled: gives the decoder something for every modality; None leaves that to the network.
+    """
+
+    def __init__(self, inner: ModalityBackbone, encoded: Operation | None = None, filled: Operation | None = None):
+        super().__init__()
+        self.inner, self.encoded, self.filled = inner, encoded, filled
+        self.modalities, self.mixture = inner.modalities, inner.mixture
+
+    def encode(self, images: Tensor, present: Tensor) -> Latents:
+        """The inner network's latents, operated on."""
+        latents = self.inner.encode(images, present)
+        return self.encoded(latents, present) if self.encoded else latents
+
+    def decode(self, latents: Latents, present: Tensor) -> Prediction:
+        """What the inner network answers to the latents, filled."""
+        if self.filled is None:
+            return self.inner.decode(latents, present)
+        return self.inner.decode(self.filled(latents, present), torch.ones_like(present))
+
+    def decode_each(self, latents: Latents, masks: Tensor, together: int = 1) -> Iterator[Prediction]:
+        """As the contract says."""
+        if self.filled is None:
+            return self.inner.decode_each(latents, masks, together)
+        return super().decode_each(latents, masks, together)
+
+    def uni_decode(self, latents: Latents, modality: int) -> Prediction:
+        """As the inner network."""
+        return self.inner.uni_decode(latents, modality)
 
 
 @dataclass(frozen=True)
-class LatentMoments:
-    """Where each modality's latents lie at one scale, and how they spread.
+class OperatedRun(Run):
+    """A run whose network is changed after it is loaded.
 
     Attributes:
-        mean: [M, C] float32, the centroids.
-        covariance: [M, C, C] float32, of the population (divided by the number of voxels).
+        inner: the run before the operation; folder, recipe and digest are those of its training.
+        done: what is done, in words.
+        change: from the inner run's network to the new one.
     """
 
-    mean: Tensor
-    covariance: Tensor
+    inner: Run
+    done: str
+    change: Callable[[ModalityBackbone], ModalityBackbone]
 
     @property
-    def offsets(self) -> Tensor:
-        """[M, C]: each centroid minus the mean of the centroids, in which every modality weighs the same."""
-        return self.mean - self.mean.mean(dim=0)
+    def operations(self) -> tuple[str, ...]:
+        """What was done, first to last."""
+        return (*self.inner.operations, self.done)
+
+    def backbone(self, device: str | torch.device = "cpu") -> Backbone:
+        """The network after all operations, in eval mode."""
+        return self.change(with_latents(self.inner.backbone(device), "surgery")).eval()
 
 
-@torch.inference_mode()
-def modality_moments(
-    run: Run, manifest: Manifest | str | Path, split: str = "train", window: int | None = None
-) -> list[LatentMoments]:
-    """Mean and covariance of each modality's latents over the brain, one a scale, fine to coarse.
+def operated(run: Run, done: str, change: Callable[[ModalityBackbone], ModalityBackbone]) -> OperatedRun:
+    """The run with a change of its network that ``done`` tells in words; see the functions below for what there is."""
+    return OperatedRun(run.folder, run.recipe, run.digest, run.modalities, run.schema, run, done, change)
 
-    Every brain voxel of every subject that has the modality weighs the same; a voxel that several windows share counts
-    once a window. Coarser scales take the brain at the nearest voxel.
+
+def without_offsets(run: Run, moments: Sequence[LatentMoments], amount: float = 1.0) -> OperatedRun:
+    """The run with :func:`moved` latents."""
+    offsets = [scale.offsets for scale in moments]
+    return operated(
+        run, f"{amount:g} of the centroids' offsets removed",
+        partial(Operated, encoded=lambda z, present: moved(z, offsets, present, amount)),
+    )  # fmt: skip
+
+
+def with_matched_moments(run: Run, moments: Sequence[LatentMoments], amount: float = 1.0) -> OperatedRun:
+    """The run with :func:`matched` latents."""
+    return operated(
+        run, f"moments matched, {amount:g} of the way",
+        partial(Operated, encoded=lambda z, present: matched(z, moments, present, amount)),
+    )  # fmt: skip
+
+
+def refilled(run: Run, fill: str, moments: Sequence[LatentMoments] = ()) -> OperatedRun:
+    """The run with something else in place of an absent modality's latent.
 
     Args:
-        run: of a backbone with latents.
-        manifest: cohort or its path.
-        split: whose latents.
-        window: edge in voxels of the windows that are encoded, 0 the whole volume, None what scoring takes: an
-            instance norm within an encoder makes latents depend on it.
+        run: any, its latents perhaps operated on.
+        fill: ``zeros``; the ``learned`` or ``uniform`` mixture of the present ones; ``modality:<name>``, the latent of
+            that one, and where it is absent too the uniform mixture; ``centroid``, the absent modality's own, at every
+            voxel; ``translated``, see :func:`translated`, from the uniform mixture.
+        moments: of this very run; ``centroid`` and ``translated`` need them.
 
     Raises:
-        InputError: an unknown modality or split, a backbone without latents, or a modality that nobody has.
+        InputError: an unknown ``fill``, moments that are needed and not given, or a run that was refilled already.
     """
-    cohort = (manifest if isinstance(manifest, Manifest) else read_manifest(manifest)).split(split)
-    run.check_modalities(cohort.modalities, str(cohort.path))
-    device = default_device()
-    backbone = with_latents(run.backbone(device), "surgery")
-    cohort.materialise()
-    samples = cached_dataset(cohort.subjects, run.modalities, run.recipe.preprocessing)
-    sums: list[_Sums] = []
-    for sample in progress(samples, total=len(cohort), desc="encoding"):
-        image, brain, present = sample["image"], sample["brain"], sample["present"]
-        edge = choose_window(run, image.shape[1:]) if window is None else window
-        size = [edge or n for n in image.shape[1:]]
-        image, brain = (functional.pad(x, _behind(x.shape[1:], size)) for x in (image, brain))
-        for place in dense_patch_slices(image.shape[1:], size, size):
-            inside = brain[(slice(None), *place)]
-            if not inside.any():
-                continue
-            with precision_context(device, "auto"):
-                scales = backbone.encode(image[(slice(None), *place)][None].to(device), present[None].to(device))
-            sums = sums or [_Sums(*z.shape[1:3]) for z in scales]
-            for total, z in zip(sums, scales, strict=True):
-                there = functional.interpolate(inside[None].float(), tuple(z.shape[-3:]))[0, 0] > 0
-                total.add(z[0].float().cpu(), there, present)
-    if lacking := [m for index, m in enumerate(run.modalities) if not sums or not sums[0].voxels[index]]:
+    kind, _, name = fill.partition(":")
+    if fill not in FILLS and (kind != "modality" or name not in run.modalities):
+        some = ", ".join(f"modality:{m}" for m in run.modalities)
+        raise InputError(f"an absent latent cannot be filled with {fill!r}; choose {', '.join(FILLS)}, {some}")
+    if fill in ("centroid", "translated") and not moments:
+        raise InputError(f"fill {fill!r} needs the moments of the latents; give modality_moments(run, cohort)")
+    if any(done.startswith(_FILLED) for done in run.operations):
+        raise InputError(f"{run.operations[-1]}: they can be filled once; refill the run as it was before")
+    scores = [_ALONE * (m == name) for m in run.modalities]
+    return operated(run, f"{_FILLED}{fill}", partial(_refill, fill=fill, scores=scores, moments=moments))
+
+
+def interpolated(run: Run, other: Run, share: float) -> OperatedRun:
+    """The run with weights (1 - share) times its own plus share times those of another.
+
+    Between runs that started from the same seed a low middle is a barrier (Frankle et al. 2020); between others a
+    barrier is to be expected, for their channels stand in another order. Shares below 0 and above 1 go beyond the ends.
+
+    Raises:
+        InputError: the two have networks of different architectures, or other channels or labels.
+    """
+    ours, theirs = (r.backbone().state_dict() for r in (run, other))
+    shapes = [{name: tuple(w.shape) for name, w in weights.items()} for weights in (ours, theirs)]
+    if shapes[0] != shapes[1] or (run.modalities, run.schema) != (other.modalities, other.schema):
         raise InputError(
-            f"{cohort.path}: nobody of split {split} has {lacking[0]}, so that its latents cannot be measured; choose "
-            "another split or cohort"
+            f"weights of {run.folder.name} ({_network(run)}) and {other.folder.name} ({_network(other)}) cannot be "
+            "interpolated; choose two runs of one architecture with the same modalities and labels"
         )
-    return [total.moments() for total in sums]
+    mixed = {name: torch.lerp(w, theirs[name], share) for name, w in ours.items()}
+    done = f"weights {1 - share:g} of {run.folder.name} + {share:g} of {other.folder.name}"
+    return operated(run, done, partial(_loaded, weights=mixed))
 
 
-def modality_offsets(
-    run: Run, manifest: Manifest | str | Path, split: str = "train", window: int | None = None
-) -> list[Tensor]:
-    """Where each modality's centroid lies from the mean of all modalities' centroids, [M, C_s] a scale.
-
-    Centroids are means over the brain voxels of all subjects of the split that have the modality, every voxel weighing
-    the same; in the mean of the centroids every modality weighs the same. Arguments and errors: as for
-    :func:`modality_moments`.
-    """
-    return [scale.offsets for scale in modality_moments(run, manifest, split, window)]
-
-
-def moved(latents: Latents, offsets: Sequence[Tensor], present: Tensor, amount: float = 1.0) -> Latents:
-    """z_m - amount * offset_m of every modality that is there; the others stay as they are.
-
-    Args:
-        latents: [B, M, C_s, d_s, h_s, w_s] a scale.
-        offsets: [M, C_s] a scale, see :func:`modality_offsets`.
-        present: bool [B, M].
-        amount: 0 leaves all latents as they are, 1 lets the centroids coincide, below 0 drives them apart. The distance
-            between two centroids becomes (1 - amount) times what it was.
-    """
-    return Latents([
-        torch.where(_there(present, z), (z.float() - amount * _along_channels(offset, z)).to(z.dtype), z)
-        for z, offset in zip(latents, offsets, strict=True)
-    ])  # fmt: skip
+def _refill(
+    network: ModalityBackbone, fill: str, scores: Sequence[float], moments: Sequence[LatentMoments]
+) -> ModalityBackbone:
+    network.mixture.fill = "zeros" if fill in ("zeros", "centroid", "translated") else "anchor"
+    if fill != "learned":
+        with torch.no_grad():
+            network.mixture.theta.copy_(torch.tensor(scores))
+    if fill == "centroid":
+        return Operated(network, filled=lambda z, present: at_centroids(z, moments, present))
+    if fill == "translated":
+        weights = network.mixture.weights
+        return Operated(network, filled=lambda z, present: translated(z, moments, present, weights(present)))
+    return network
 
 
-class _Sums:
-    """Sums of latents and of their products over the brain, in double precision, from which moments follow."""
-
-    def __init__(self, modalities: int, channels: int):
-        self.voxels = torch.zeros(modalities, dtype=torch.int64)
-        self.total = torch.zeros(modalities, channels, dtype=torch.float64)
-        self.products = torch.zeros(modalities, channels, channels, dtype=torch.float64)
-
-    def add(self, z: Tensor, brain: Tensor, present: Tensor) -> None:
-        """Latents [M, C, d, h, w] of one window with its brain bool [d, h, w]; absent modalities are left out."""
-        for m in present.nonzero()[:, 0]:
-            inside = z[m][:, brain].double()  # [C, voxels]
-            self.voxels[m] += inside.shape[1]
-            self.total[m] += inside.sum(dim=1)
-            self.products[m] += inside @ inside.T
-
-    def moments(self) -> LatentMoments:
-        mean = self.total / self.voxels[:, None]
-        covariance = self.products / self.voxels[:, None, None] - mean[:, :, None] * mean[:, None]
-        return LatentMoments(mean.float(), covariance.float())
+def _loaded(network: ModalityBackbone, weights: dict[str, Tensor]) -> ModalityBackbone:
+    network.load_state_dict(weights)
+    return network
 
 
-def _behind(size: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    return [pad for n, w in zip(reversed(size), reversed(wanted)) for pad in (0, max(w - n, 0))]
-
-
-def _there(present: Tensor, z: Tensor) -> Tensor:
-    """Bool [B, M] so that it can be read beside latents [B, M, C, ...]."""
-    return present.reshape(present.shape + (1,) * (z.ndim - 2))
-
-
-def _along_channels(numbers: Tensor, z: Tensor) -> Tensor:
-    """[M, C] so that it can be added to latents [B, M, C, ...]."""
-    return numbers.to(z.device).reshape(numbers.shape + (1,) * (z.ndim - 3))
+def _network(run: Run) -> str:
+    options = ", ".join(f"{k}={v}" for k, v in run.recipe.backbone_options.items())
+    return f"{run.recipe.backbone} {options}".strip()
