@@ -7,15 +7,17 @@ what was done to it. Operations are chained by operating again::
     evaluate(refilled(without_offsets(run, moments), "uniform"), cohort)
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, Prediction, with_latents
 from mtg_lab.errors import InputError
+from mtg_lab.evaluation import paired_difference
 from mtg_lab.latent_moments import (
     LatentMoments,
     at_centroids,
@@ -25,6 +27,7 @@ from mtg_lab.latent_moments import (
     moved,
     translated,
 )
+from mtg_lab.protocol import protocol_attrs
 from mtg_lab.runs import Run
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "Operated",
     "OperatedRun",
     "at_centroids",
+    "dice_change",
     "interpolated",
     "matched",
     "modality_moments",
@@ -178,6 +182,34 @@ def interpolated(run: Run, other: Run, share: float) -> OperatedRun:
     mixed = {name: torch.lerp(w, theirs[name], share) for name, w in ours.items()}
     done = f"weights {1 - share:g} of {run.folder.name} + {share:g} of {other.folder.name}"
     return operated(run, done, partial(_loaded, weights=mixed))
+
+
+def dice_change(after: Mapping[str, pd.DataFrame], before: pd.DataFrame, draws: int = 4000) -> pd.DataFrame:
+    """What operations did to the scores, paired over subjects, by number of missing modalities.
+
+    Mean over regions. One training stands behind all of them, so that intervals know nothing of other trainings.
+
+    Args:
+        after: name of an operation to the table of :func:`mtg_lab.evaluate`.
+        before: of the run that was operated on.
+        draws: of the bootstrap.
+
+    Returns:
+        Columns operation, missing ("all" subsets or a number), difference, low, high (95 %), detectable.
+
+    Raises:
+        InputError: as :func:`mtg_lab.evaluation.paired_difference`.
+    """
+    total, rows = int(before["modalities"].max()), []
+    for name, table in after.items():
+        for missing in ("all", *(total - n for n in sorted(before["modalities"].unique(), reverse=True))):
+            pair = [t if missing == "all" else t[t["modalities"] == total - missing] for t in (table, before)]
+            found = paired_difference({0: pair[0]}, {0: pair[1]}, draws)
+            of_all = found.loc[found["region"] == "all", ["difference", "low", "high", "detectable"]]
+            rows.append(of_all.assign(operation=name, missing=missing))
+    joined = pd.concat(rows, ignore_index=True)[["operation", "missing", "difference", "low", "high", "detectable"]]
+    joined.attrs.update(protocol_attrs(before))
+    return joined
 
 
 def _refill(
