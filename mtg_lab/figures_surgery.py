@@ -1,6 +1,7 @@
 """Pictures of representation surgery: gap and Dice along a path, and every operation in the plane of the two."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -45,18 +46,31 @@ def gap_against_dice(table: pd.DataFrame, xlabel: str, title: str = "") -> Figur
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="black", lw=1)
+    low, high = min(0.0, table["low"].min()), max(0.0, table["high"].max())
+    table = table.assign(place=_spread(table["difference"].to_numpy(), 0.05 * (high - low)))
+    edge = 1.05 * float(table[["gap", "gap_before"]].to_numpy().max())
     for number, (network, part) in enumerate(table.groupby("network", sort=False)):
         colour, marker = COLOURS[_SHADES[number % 6]], MARKERS[number % 8]
         for row in part.to_dict("records"):
             axes.plot([row["gap_before"], row["gap"]], [0, row["difference"]], color=colour, lw=0.7, alpha=0.5)
             axes.plot([row["gap"], row["gap"]], [row["low"], row["high"]], color=colour, lw=1.5)
-            axes.annotate(row["operation"], (row["gap"], row["difference"]), (7, 0), textcoords="offset points",
-                          va="center", fontsize=9)  # fmt: skip
+            axes.annotate(
+                row["operation"], (row["gap"], row["difference"]), (edge, row["place"]), va="center", fontsize=9,
+                color=colour, arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.6}, annotation_clip=False,
+            )  # fmt: skip
         axes.plot(part["gap"], part["difference"], marker, color=colour, ms=7, label=str(network))
         axes.plot(part["gap_before"], [0] * len(part), marker, color=colour, mfc="white", ms=9)
     axes.set(xlabel=xlabel, ylabel="difference in Dice")
-    axes.set_xlim(0, 1.2 * float(table[["gap", "gap_before"]].to_numpy().max()))
-    axes.legend(frameon=False, fontsize=9, title="open: before", loc="upper left", bbox_to_anchor=(1, 1))
+    axes.set_xlim(0, edge)
+    figure.legend(frameon=False, fontsize=9, title="open: before", loc="outside lower center", ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, fontsize=11)
     return figure
+
+
+def _spread(places: np.ndarray, apart: float) -> np.ndarray:
+    """Heights in the same order, moved up where one would lie less than ``apart`` above the one below it."""
+    order, found = np.argsort(places, kind="stable"), places.astype(float).copy()
+    for below, above in pairwise(order):
+        found[above] = max(found[above], found[below] + apart)
+    return found

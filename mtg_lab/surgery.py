@@ -195,7 +195,8 @@ def dice_change(after: Mapping[str, pd.DataFrame], before: pd.DataFrame, draws: 
         draws: of the bootstrap.
 
     Returns:
-        Columns operation, missing ("all" subsets or a number), difference, low, high (95 %), detectable.
+        Columns operation, missing (a number, or "all": each number weighs the same), difference, low, high (95 %),
+        detectable.
 
     Raises:
         InputError: as :func:`mtg_lab.evaluation.paired_difference`.

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from mtg_lab.surgery import (
     LatentMoments,
     Operated,
     at_centroids,
+    dice_change,
     interpolated,
     matched,
     modality_moments,
@@ -370,6 +372,33 @@ def test_a_network_without_latents_has_nothing_to_operate_on(cohort, moments, tm
     plain = train(recipe(cohort, steps=1, **options), tmp_path / "plain")
     with pytest.raises(InputError, match="surgery needs latents"):
         without_offsets(plain, moments).backbone()
+
+
+# --- what it did to the scores ---------------------------------------------------------------------------------------
+
+
+def scored(extra):
+    """Made-up scores of four subjects and three modalities; ``extra`` is added, by number of modalities."""
+    rows = [
+        {"subject": f"P{p}", "site": "a", "subset": subset, "modalities": n, "region": region, "metric": "dice",
+         "value": 0.1 * n + 0.01 * p + extra.get(n, 0.0), "protocol": "p"}
+        for p in range(4) for subset, n in (("a", 1), ("b", 1), ("a+b", 2), ("a+b+c", 3)) for region in ("WT", "ET")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_change_is_told_by_number_of_missing_modalities():
+    found = dice_change({"better": scored({1: 0.2}), "worse": scored({3: -0.1})}, scored({}))
+    by = found.set_index(["operation", "missing"])["difference"].to_dict()
+    assert by["better", 2] == pytest.approx(0.2)
+    assert by["better", 0] == by["better", 1] == 0
+    assert by["worse", 0] == pytest.approx(-0.1)
+    assert by["worse", 2] == 0
+    # As paired_difference has it: a number of modalities counts as often as the others, however many subsets it has.
+    assert by["better", "all"] == pytest.approx(0.2 / 3)
+    same = found.query("operation == 'better' and missing == 2").iloc[0]
+    assert same["low"] == pytest.approx(0.2)
+    assert same["high"] == pytest.approx(0.2)
 
 
 # --- a run that was operated on is a run ------------------------------------------------------------------------------
