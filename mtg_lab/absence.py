@@ -92,7 +92,7 @@ def absence(
     protocol = Protocol(
         cohort.fingerprint(), split, tuple(s.name for s in cohort), tuple(names), tuple(regions),
         run.recipe.preprocessing.spacing_mm, window, OVERLAP if window else 0.0, empty,
-        "bf16" if use_bf16("auto") else "fp32", subset_choice=NAMED,
+        "bf16" if use_bf16("auto") else "fp32", subset_choice=NAMED, operations=run.operations,
     )  # fmt: skip
     table.attrs["protocol"] = asdict(protocol)
     return table

@@ -131,7 +131,7 @@ def evaluate(
         (*truth_regions, *(r.name for r in removed)), spacing, chosen, overlap if chosen else 0.0, empty,
         "bf16" if use_bf16("auto") else "fp32", ",".join(wanted_metrics), chosen_by, settings.of(wanted_metrics),
         tuple(map(str, removed)), versions={p: version(p) for p in ("mtg-lab", "torch", "monai")},
-        seeds={"training": run.recipe.seed, "subsets": subset_seed},
+        seeds={"training": run.recipe.seed, "subsets": subset_seed}, operations=run.operations,
     )  # fmt: skip
     scoring = Scoring(wanted_metrics, settings, tuple(removed), empty, spacing)
     decode = subset_logits if scoring.needs_probabilities else subset_classes

@@ -228,10 +228,11 @@ def _report(
     voxel_ml = float(abs(np.linalg.det(native.affine[:3, :3]))) / 1000
     volumes = {r: float(np.isin(integers, members).sum()) * voxel_ml for r, members in run.schema.regions.items()}
     warnings = [] if integers.any() else ["no voxel was labelled; look at the input before believing it"]
-    measured = reliability.load(run)
+    measured = None if run.operations else reliability.load(run)  # what was measured is another network now
     warnings += reliability.warnings_for(measured, given) if measured else []
     return {
         "run": run.digest,
+        **({"operations": list(run.operations)} if run.operations else {}),
         "method": run.recipe.method,
         "backbone": run.recipe.backbone,
         "subset": vocabulary.subset_name(given, run.modalities),

@@ -16,7 +16,7 @@ from mtg_lab.subset_choice import ALL
 
 NAMED = "named"
 ARGMAX = "argmax"
-_NOT_COMPARED = ("versions", "seeds")
+_NOT_COMPARED = ("versions", "seeds", "operations")
 _SHOWN = 4  # names of a list in a message
 
 
@@ -43,6 +43,7 @@ class Protocol:
         decision: from probabilities to labels; ``argmax``, so that there is no threshold to choose.
         versions: of the packages that computed, for the record: they do not keep scores apart.
         seeds: of the training and of the sample of subsets, several where runs are joined; for the record likewise.
+        operations: what was done to the network after its training (:mod:`mtg_lab.surgery`); for the record likewise.
     """
 
     cohort: str
@@ -62,6 +63,7 @@ class Protocol:
     decision: str = ARGMAX
     versions: Mapping[str, str] = field(default_factory=dict)
     seeds: Mapping[str, int | Sequence[int]] = field(default_factory=dict)
+    operations: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], source: str = "the protocol") -> "Protocol":
@@ -118,11 +120,12 @@ class Protocol:
         where = f"windows of {self.window}^3, overlap {self.overlap:g}" if self.window else "whole volume"
         sample = "" if self.subset_choice in (ALL, NAMED) else f" ({self.subset_choice}, by size)"
         removed = "".join(f", {line}" for line in self.postprocessing)
+        operated = f", after training: {'; '.join(self.operations)}" if self.operations else ""
         versions = "".join(f", {name} {number}" for name, number in self.versions.items())
         return (
             f"protocol {self.digest()}: {self._metrics()}, {len(self.cases)} {self.split} cases, {len(self.subsets)} "
             f"subsets{sample}, {'/'.join(self.regions)}{removed}, {self.spacing_mm:g} mm grid, {where}, "
-            f"{self.decision}, empty reference: {self.empty}, {self.precision}{self._trained()}{versions}"
+            f"{self.decision}, empty reference: {self.empty}, {self.precision}{self._trained()}{operated}{versions}"
         )
 
     def _trained(self) -> str:
@@ -174,7 +177,7 @@ def protocol_line(*tables: pd.DataFrame) -> str:
 def protocol_attrs(*tables: pd.DataFrame) -> dict[str, Any]:
     """What a table that is computed from the scores of comparable runs keeps in its ``.attrs`` of how they came about.
 
-    That is the protocol, with the seeds of all, or, where a table does not know its own, the digests.
+    That is the protocol, with the seeds and operations of all, or, where a table does not know its own, the digests.
     """
     stored = [p for t in tables if (p := t.attrs.get("protocol"))]
     if stored and len(stored) == len(tables):
@@ -182,7 +185,8 @@ def protocol_attrs(*tables: pd.DataFrame) -> dict[str, Any]:
         for name in dict.fromkeys(n for p in stored for n in p.get("seeds", {})):
             found = sorted({n for p in stored for n in _several(p.get("seeds", {}).get(name, ()))})
             seeds[name] = found if len(found) > 1 else found[0]
-        return {"protocol": {**stored[0], "seeds": seeds}}
+        operations = tuple(dict.fromkeys(o for p in stored for o in p.get("operations", ())))
+        return {"protocol": {**stored[0], "seeds": seeds, "operations": operations}}
     found_digests = sorted({d for t in tables for d in digests(t)})
     return {"digests": found_digests} if found_digests else {}
 

@@ -36,6 +36,11 @@ class Run:
     modalities: tuple[str, ...]
     schema: LabelSchema
 
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What was done to the network after its training, see :mod:`mtg_lab.surgery`; nothing to a run of a folder."""
+        return ()
+
     def backbone(self, device: str | torch.device = "cpu") -> Backbone:
         """The trained network in eval mode.
 

@@ -30,6 +30,7 @@ def test_the_suite_has_these_lessons():
         "07_evaluation",
         "08_backbones",
         "09_passion",
+        "14_representation_surgery",
     ]
 
 
