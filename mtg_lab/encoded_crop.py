@@ -119,8 +119,13 @@ def decode_crop(
     weights: Sequence[float] | None = None,
     offsets: Sequence[Tensor] | None = None,
     amount: float = 0.0,
+    pull: float = 0.0,
 ) -> Decoded:
     """The mask from some of the sequences, after their latents were moved and absent ones filled.
+
+    A network that convolves the latents and then takes an instance norm, as the lab's U-Net does, cannot see a move by
+    ``amount``: the same vector at every voxel changes a channel's mean alone, which the norm takes away, but for the
+    zeros that pad the border. It does see ``pull``, which moves each voxel by a vector of its own.
 
     Args:
         crop: encoded.
@@ -129,6 +134,8 @@ def decode_crop(
             renormalised over what is there, then stands for what is absent. None fills as the network was trained.
         offsets: of each modality at every scale, each [M, C_s].
         amount: how far the latents are moved against them, z_m - amount * offset_m.
+        pull: how far every latent is then moved to the mean over the sequences looked at of its own voxel, 0 not at
+            all, 1 all the way.
 
     Raises:
         InputError: no sequence is left, or weights or offsets of another number of modalities or scales.
@@ -137,8 +144,12 @@ def decode_crop(
     if not there.any():
         raise InputError(f"none of {', '.join(crop.modalities)} is left to look at; keep one")
     latents = crop.latents if offsets is None or amount == 0 else _moved(crop.latents, offsets, amount)
-    mask, filled = there[None].to(crop.latents[0].device), ()
+    mask = there[None].to(crop.latents[0].device)
+    filled: tuple[str, ...] = ()
     with precision_context(mask.device, "auto"):
+        if pull:
+            even = Mixture(len(crop.modalities), learned=False).to(mask.device)
+            latents = Latents([z + pull * (even.barycentre(z, mask)[:, None] - z) for z in latents])
         if weights is not None:
             mixture = mixture_of(weights, len(crop.modalities)).to(mask.device)
             latents = Latents(mixture.fill_absent(latents, mask))
