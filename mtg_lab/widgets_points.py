@@ -113,7 +113,8 @@ def point_picture(
     found = volumes(row["subject"])
     at = voxel_of(row, found)
     figure = Figure(figsize=(11, 5), layout="constrained")
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1, 1.1)))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1, 1.1))
+    left, right = halves
     axes = left.subplots()
     for name, (colour, marker) in group_styles(table, colour_by).items():
         part = table[table[colour_by] == name]

@@ -63,7 +63,7 @@ def angles_picture(
             axes.set(**{f"{axis}lim": (a, b), f"{axis}ticklabels": [], f"{axis}label": axis})
         if len(angles) > 1:
             axes.set_title(f"{angle}°", fontsize=10)
-    figure.subplots_adjust(left=0.01, right=0.97, bottom=0.12, top=0.9, wspace=0.02)
+    figure.subplots_adjust(left=0.01, right=0.97, bottom=0.12, top=0.86, wspace=0.02)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if len(labels) <= 12:
         figure.legend(handles, labels, loc="lower center", ncols=6, frameon=False, markerscale=2.5, fontsize=9)

@@ -29,6 +29,7 @@ def test_the_suite_has_these_lessons():
         "06_students",
         "07_evaluation",
         "08_backbones",
+        "15_explore",
     ]
 
 
