@@ -27,7 +27,8 @@ function render({ model, el, signal }) {
   const canvas = document.createElement("canvas");
   const scale = window.devicePixelRatio || 1;
   canvas.width = canvas.height = SIZE * scale;
-  Object.assign(canvas.style, { width: `${SIZE}px`, maxWidth: "100%", aspectRatio: "1", border: "1px solid #ccc", cursor: "crosshair" });
+  Object.assign(canvas.style, { width: `${SIZE}px`, maxWidth: "100%", aspectRatio: "1", border: "1px solid #ccc", cursor: "crosshair",
+    outlineOffset: "-3px" });
   // To a screen reader a slider over the points, whose value is told in words.
   canvas.tabIndex = 0;
   canvas.setAttribute("role", "slider");

@@ -144,7 +144,8 @@ def _canvas(
 ) -> _Canvas:
     canvas = _Canvas(
         height=height, slice_type=SliceType.AXIAL, crosshair_color=(1.0, 1.0, 1.0, 0.7), crosshair_width=0.5,
-        is_orientation_text_visible=True, drag_and_drop_enabled=False, show_legend=False, log_level="error",
+        # In a corner: NiiVue 0.65 puts its marks at the edges on the wrong side of a slice narrower than its canvas.
+        is_corner_orientation_text=True, drag_and_drop_enabled=False, show_legend=False, log_level="error",
     )  # fmt: skip
     canvas.source, canvas.label = _source(), f"{name}: slices at the crosshair, the label over them"
     volumes = [ipyniivue.Volume(data=_nifti(pixels, affine), name=f"{name}.nii.gz", cal_min=0.0, cal_max=255.0,

@@ -30,7 +30,7 @@ def test_widgets_answer_in_jupyterlab(browser, open_page, tmp_path, screenshot):
         # Not awaited: a page that never runs its cells fails by the limits below, not by that of the whole test.
         page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
         page.wait_for_selector(".volume", timeout=START_S * 1000)
-        assert slide(page, "volume").startswith("Axial slice 9 of 19")
+        assert slide(page, "volume").startswith("Axial slice 7 of 19")
         canvas = page.locator(".niivue canvas").first
         canvas.wait_for(timeout=START_S * 1000)
         canvas.scroll_into_view_if_needed()
