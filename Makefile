@@ -34,10 +34,12 @@ test: install ## run all tests (PYTEST_ARGS= for other options)
 lab: phantom ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
-# The template is Voila's own without the style sheets that it fetches from elsewhere.
+# The template is Voila's own without the style sheets that it fetches from elsewhere. A kernel is ready before the page
+# is asked for, so that only the first reader may have to wait.
 app: phantom ## serve the lab by hand without code (PORT=8866, APP=a notebook, APP_ARGS= for Voila)
 	JUPYTER_PATH="$(CURDIR)/tools/jupyter$${JUPYTER_PATH:+:$$JUPYTER_PATH}" \
-		$(BIN)/voila "$(APP)" --template=offline --port=$(PORT) $(APP_ARGS)
+		$(BIN)/voila "$(APP)" --template=offline --preheat_kernel=True --pool_size=1 \
+		--port=$(PORT) $(APP_ARGS)
 
 lint: install ## check style, format and types
 	$(BIN)/ruff check .

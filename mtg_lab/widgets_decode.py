@@ -70,12 +70,15 @@ def gap_decoder(
     along = crop_offsets(crop) if offsets is None else offsets
     amount = _slider(0.0, -1.0, 2.0, 0.1, "offset taken away")
     pull = _slider(0.0, 0.0, 1.0, 0.1, "pulled to the mean")
+    unmoved: dict[tuple[str, ...], Decoded] = {}
     changed = 0
 
     def decode(sequences: Sequence[str]) -> Decoded:
         nonlocal changed
         found = decode_crop(crop, sequences, offsets=along, amount=amount.value, pull=pull.value)
-        changed = int((found.classes != decode_crop(crop, sequences).classes).sum())
+        if tuple(sequences) not in unmoved:
+            unmoved[tuple(sequences)] = decode_crop(crop, sequences)
+        changed = int((found.classes != unmoved[tuple(sequences)].classes).sum())
         return found
 
     def words() -> str:

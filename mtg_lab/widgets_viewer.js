@@ -10,6 +10,14 @@ async function instance(model) {
   }
 }
 
+// The kernel has the voxels already; ipyniivue would send them back to it, uncompressed.
+async function keepVoxels(model) {
+  for (const reference of model.get("volumes")) {
+    const volume = await model.widget_manager.get_model(reference.slice("IPY_MODEL_".length));
+    volume.send_sync_message = () => "";
+  }
+}
+
 function hasWebGL2() {
   const context = document.createElement("canvas").getContext("webgl2");
   context?.getExtension("WEBGL_lose_context")?.loseContext(); // browsers allow few at a time
@@ -34,6 +42,7 @@ export default () => {
       // Not in initialize: anywidget gives up on a model that takes longer than two seconds, and the source's may not
       // be there yet.
       started ??= instance(model).then(async (niivue) => {
+        await keepVoxels(model);
         await niivue.initialize({ model });
         return niivue;
       });

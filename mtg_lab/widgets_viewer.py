@@ -88,7 +88,8 @@ def niivue_viewer(
     box = _head(list(volumes.values()))
     grid = _affine(affine)
     inside = grid @ np.vstack([np.column_stack([np.eye(3), [s.start for s in box]]), [0, 0, 0, 1]])
-    names = dict(label_names or {v: f"label {v}" for v in ([] if marks is None else np.unique(marks)) if v})
+    there = [] if marks is None else [int(v) for v in np.unique(marks) if v]
+    names = {int(v): name for v, name in (label_names or {v: f"label {v}" for v in there}).items()}
     shown = {name: _windowed(volume[box], intensity_window(volume)) for name, volume in volumes.items()}
     overlay = None if marks is None else marks[box].astype(np.uint8)
     canvases = [_canvas(name, pixels, overlay, names, inside, height) for name, pixels in shown.items()]
@@ -111,8 +112,8 @@ def _affine(given: np.ndarray | Sequence[float]) -> np.ndarray:
 
 
 def _head(volumes: Sequence[np.ndarray]) -> tuple[slice, slice, slice]:
-    """The box of what is not zero in any volume, and a rim; everything, if all is zero."""
-    there = np.any([v != 0 for v in volumes], axis=0)
+    """The box of what is in any volume neither zero nor as its first voxel, and a rim; everything, if all is so."""
+    there = np.any([(v != 0) & (v != v.flat[0]) for v in volumes], axis=0)
     if not there.any():
         there[:] = True
     ends = [np.flatnonzero(there.any(axis=tuple(o for o in range(3) if o != axis)))[[0, -1]] for axis in range(3)]
@@ -131,7 +132,7 @@ def _windowed(volume: np.ndarray, window: tuple[float, float]) -> np.ndarray:
 
 
 def _nifti(voxels: np.ndarray, affine: np.ndarray) -> bytes:
-    return gzip.compress(nib.Nifti1Image(voxels, affine).to_bytes(), mtime=0)
+    return gzip.compress(nib.Nifti1Image(voxels, affine).to_bytes(), compresslevel=4, mtime=0)
 
 
 def _canvas(
@@ -143,7 +144,8 @@ def _canvas(
     height: int,
 ) -> _Canvas:
     canvas = _Canvas(
-        height=height, slice_type=SliceType.AXIAL, crosshair_color=(1.0, 1.0, 1.0, 0.7), crosshair_width=0.5,
+        height=height, slice_type=SliceType.AXIAL, crosshair_color=(1.0, 1.0, 1.0, 0.7),
+        crosshair_width=0.8, crosshair_width_unit="percent",
         # In a corner: NiiVue 0.65 puts its marks at the edges on the wrong side of a slice narrower than its canvas.
         is_corner_orientation_text=True, drag_and_drop_enabled=False, show_legend=False, log_level="error",
     )  # fmt: skip

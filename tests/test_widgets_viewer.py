@@ -153,3 +153,16 @@ def test_empty_and_nan_volumes_are_shown_as_black():
         (canvas,) = canvases(niivue_viewer({"t1n": image}))
         assert np.asarray(nifti(canvas.volumes[0]).dataobj).max() == 0
         assert len(canvas.volumes) == 1
+
+
+def test_labels_without_names_are_called_by_their_number(images, label):
+    box = niivue_viewer(images, label)
+    control(box, "left to right").value = 9
+    control(box, "back to front").value = 13
+    control(box, "bottom to top").value = 10
+    assert "label: label 4" in caption(box)
+
+
+def test_a_background_that_is_not_zero_is_cropped_as_well(images):
+    shifted = {m: image - 3 for m, image in images.items()}
+    assert nifti(canvases(niivue_viewer(shifted))[0].volumes[0]).shape == (18, 26, 20)
