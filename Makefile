@@ -11,6 +11,7 @@ PYTEST_ARGS ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-load
 LOCK_ARGS ?=
 APP ?= notebooks/15_explore.ipynb
 PORT ?= 8866
+PREHEAT ?= True
 APP_ARGS ?=
 
 BIN := .venv/bin
@@ -36,9 +37,9 @@ lab: phantom ## open JupyterLab on the notebooks
 
 # The template is Voila's own without the style sheets that it fetches from elsewhere. A kernel is ready before the page
 # is asked for, so that only the first reader may have to wait.
-app: phantom ## serve the lab by hand without code (PORT=8866, APP=a notebook, APP_ARGS= for Voila)
+app: phantom ## serve the lab by hand without code (PORT=8866, APP=a notebook, PREHEAT=False for no kernel in reserve)
 	JUPYTER_PATH="$(CURDIR)/tools/jupyter$${JUPYTER_PATH:+:$$JUPYTER_PATH}" \
-		$(BIN)/voila "$(APP)" --template=offline --preheat_kernel=True --pool_size=1 \
+		$(BIN)/voila "$(APP)" --template=offline --preheat_kernel=$(PREHEAT) --pool_size=1 \
 		--port=$(PORT) $(APP_ARGS)
 
 lint: install ## check style, format and types

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 90
-REPAINT_MS = 30_000
+START_S = 240
+REPAINT_MS = 60_000
 
 
 def absent(what: str):
@@ -59,9 +60,9 @@ def server(command: list[str], folder: Path, cwd: Path | None = None):
 
 def end(process: subprocess.Popen) -> None:
     """End a server, and what it was started through and has started."""
-    for sent in ("SIGTERM", "SIGKILL"):
+    for sent in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, getattr(__import__("signal"), sent))
+            os.killpg(process.pid, sent)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=15)
             return

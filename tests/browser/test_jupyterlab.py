@@ -8,7 +8,7 @@ from driving import press, redrawn, settled, slide
 from gallery import write_gallery
 from serving import REPAINT_MS, START_S, required, server
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_widgets_answer_in_jupyterlab(browser, open_page, tmp_path, screenshot):

@@ -6,7 +6,7 @@ from driving import drawn, press, redrawn, settled, slide, tick
 from gallery import CELLS, write_gallery
 from serving import REPAINT_MS, START_S, required, server, voila
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
