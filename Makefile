@@ -9,6 +9,10 @@ NOTEBOOKS ?=
 # Tests of one file stay on one worker, in the order of the files: they share what they have trained.
 PYTEST_ARGS ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 LOCK_ARGS ?=
+APP ?= notebooks/15_explore.ipynb
+PORT ?= 8866
+PREHEAT ?= True
+APP_ARGS ?=
 
 BIN := .venv/bin
 # Synthesised subjects and trained runs are kept here, out of the home folder and out of git.
@@ -16,7 +20,7 @@ MTG_LAB_CACHE ?= $(CURDIR)/.cache
 export MTG_LAB_CACHE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab lint phantom install lock clean
+.PHONY: help run test lab app lint phantom install lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -30,6 +34,13 @@ test: install ## run all tests (PYTEST_ARGS= for other options)
 
 lab: phantom ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+
+# The template is Voila's own without the style sheets that it fetches from elsewhere. A kernel is ready before the page
+# is asked for, so that only the first reader may have to wait.
+app: phantom ## serve the lab by hand without code (PORT=8866, APP=a notebook, PREHEAT=False for no kernel in reserve)
+	JUPYTER_PATH="$(CURDIR)/tools/jupyter$${JUPYTER_PATH:+:$$JUPYTER_PATH}" \
+		$(BIN)/voila "$(APP)" --template=offline --preheat_kernel=$(PREHEAT) --pool_size=1 \
+		--port=$(PORT) $(APP_ARGS)
 
 lint: install ## check style, format and types
 	$(BIN)/ruff check .

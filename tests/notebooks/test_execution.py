@@ -31,6 +31,7 @@ def test_the_suite_has_these_lessons():
         "08_backbones",
         "09_passion",
         "14_representation_surgery",
+        "15_explore",
     ]
 
 
