@@ -41,19 +41,11 @@ function render({ model, el, signal }) {
   let places = [], codes = [];
   const at = (i) => [MARGIN + places[2 * i] * (SIZE - 2 * MARGIN), SIZE - MARGIN - places[2 * i + 1] * (SIZE - 2 * MARGIN)];
 
-  function read() {
-    const bytes = model.get("places");
-    places = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
-    recode();
-  }
-
-  function recode() {
-    const bytes = model.get("codes");
-    codes = new Uint8Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
-    draw();
-  }
+  const buffer = (bytes) => bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
 
   function draw() {
+    places = new Float32Array(buffer(model.get("places")));
+    codes = new Uint8Array(buffer(model.get("codes")));
     const c = canvas.getContext("2d"), colours = model.get("colours"), markers = model.get("markers");
     const mark = (i, r, paint) => {
       c.setTransform(scale, 0, 0, scale, ...at(i).map((v) => v * scale));
@@ -127,12 +119,18 @@ function render({ model, el, signal }) {
     event.stopPropagation(); // a notebook would move to the next cell
   });
 
-  const changes = { places: read, codes: recode, colours: draw, markers: draw, selected: draw, ringed: draw, words: draw };
-  for (const [name, react] of Object.entries(changes)) model.on(`change:${name}`, react);
+  // Once all that came together is there: new colours do not fit the old codes.
+  let pending = null;
+  const soon = () => (pending ??= requestAnimationFrame(() => {
+    pending = null;
+    draw();
+  }));
+  const names = ["places", "codes", "colours", "markers", "selected", "ringed", "words"];
+  for (const name of names) model.on(`change:${name}`, soon);
   signal?.addEventListener("abort", () => {
-    for (const [name, react] of Object.entries(changes)) model.off(`change:${name}`, react);
+    for (const name of names) model.off(`change:${name}`, soon);
   });
-  read();
+  draw();
 }
 
 export default { render };

@@ -63,8 +63,8 @@ def browser_without_webgl(playwright):
 
 @pytest.fixture(scope="module")
 def open_page():
-    """Open a tab; at the end of the module, none of them may have asked another machine for anything."""
-    asked, contexts = [], []
+    """Open a tab; none of them may ask another machine for anything, or have an error in its scripts."""
+    asked, contexts, faults = [], [], []
 
     def make(browser):
         context = browser.new_context(viewport={"width": 1200, "height": 1000})
@@ -72,6 +72,7 @@ def open_page():
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda socket: asked.append(socket.url))
+        page.on("pageerror", lambda error: faults.append(str(error)))
         return page
 
     yield make
@@ -79,6 +80,7 @@ def open_page():
         context.close()
     assert asked
     assert [url for url in asked if not LOCAL.match(url)] == []
+    assert faults == []
 
 
 @pytest.fixture(scope="session")
