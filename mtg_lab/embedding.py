@@ -1,8 +1,11 @@
 """Maps of latents in two or three dimensions, fitted once and applied to others, and how far they can be trusted."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
+import torch
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from sklearn.preprocessing import StandardScaler
@@ -43,16 +46,28 @@ class Embedding:
             neighbours = min(15, len(z) - 1)
             self.reducer = UMAP(n_components=self.components, n_neighbors=neighbours, min_dist=0.1,
                                 random_state=self.seed, n_jobs=1)  # fmt: skip
-        self.reducer.fit(self.scaler.transform(z))
+        with _threads_kept():
+            self.reducer.fit(self.scaler.transform(z))
         return self
 
     def transform(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table's key columns with coordinates ``x``, ``y`` (and ``z``); zero where latents have fewer channels."""
-        found = self.reducer.transform(self.scaler.transform(table[z_columns(table)].to_numpy()))
+        with _threads_kept():
+            found = self.reducer.transform(self.scaler.transform(table[z_columns(table)].to_numpy()))
         coordinates = {
             axis: found[:, i] if i < found.shape[1] else 0.0 for i, axis in enumerate(AXES[: self.components])
         }
         return table[[c for c in KEYS if c in table]].assign(**coordinates)
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """UMAP's compiler resets the number of threads of the whole process, and a training after it crawls."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def neighbourhood_kept(table: pd.DataFrame, embedded: pd.DataFrame, neighbours: int = 15, most: int = 4000) -> float:

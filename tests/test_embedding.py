@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from clouds import cloud
 
 from mtg_lab.embedding import Embedding, neighbourhood_kept
@@ -41,8 +42,10 @@ def test_neighbours_are_kept_by_a_map_that_loses_nothing_and_not_by_noise():
 def test_umap_keeps_neighbours():
     """Never its coordinates, which differ between systems."""
     table = cloud(offset=8.0, subjects=2, voxels=30)
+    threads = torch.get_num_threads()
     embedded = Embedding("umap", seed=0).fit(table).transform(table)
     assert neighbourhood_kept(table, embedded) > 0.8
+    assert torch.get_num_threads() == threads
 
 
 def test_an_unknown_map_is_told_which_there_are():
