@@ -50,14 +50,17 @@ def _pictures(drawn: Any, table: Any, name: str, out: Path) -> list[Path]:
     paired = complete_pairs(drawn)
     placed = Embedding("pca").fit(paired).transform(paired)
     by_tissue = gap_by(drawn, "tissue", nulls=0, measures=["relative_gap", "centroid_gap"])
-    matrix = gap_matrix(drawn)
+    matrix = gap_matrix(drawn, "centroid_gap")
     shown = {
         "chance": (figures_gap.gap_against_chance({name: table}), "Each measure of the gap against chance."),
         "tissues": (
             figures_gap.gap_by_part({name: by_tissue}, "tissue", ["relative_gap", "centroid_gap"]),
             "The gap tissue by tissue.",
         ),
-        "pairs": (figures_gap.gap_matrices({name: matrix}), "Proxy A-distance between every two sequences."),
+        "pairs": (
+            figures_gap.gap_matrices({name: matrix}, measure="centroid gap"),
+            "Centroid gap between every two sequences.",
+        ),
         "modality": (figures.embedding({"PCA": placed}, "modality"), "Latents on two components, by sequence."),
         "tissue": (figures.embedding({"PCA": placed}, "tissue"), "The same latents, by tissue."),
     }
