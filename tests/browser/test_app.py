@@ -9,7 +9,7 @@ import pytest
 from driving import settled, slide
 from serving import ROOT, START_S, absent, required, server
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1500)]
 NOTEBOOK = ROOT / "notebooks" / "15_explore.ipynb"
 
 
