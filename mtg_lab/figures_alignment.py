@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mtg_lab.figures import COLOURS, MARKERS
 
@@ -67,4 +68,45 @@ def loss_by_anchor(runs: pd.DataFrame, columns: Sequence[str] = ("dice", "relati
         axes.set_title(column.replace("_", " "), fontsize=11)
         axes.spines[:].set_visible(False)
     figure.suptitle(title or "Every loss with every anchor (mean ± standard deviation over seeds)", fontsize=12)
+    return figure
+
+
+def anchor_front(runs: pd.DataFrame, differences: pd.DataFrame, title: str = "") -> Figure:
+    """What each closed gap cost: relative gap against the paired difference in Dice to no alignment.
+
+    Args:
+        runs: columns align_loss, anchor, align_weight, seed and relative_gap; rows of weight 0 are the reference and
+            give the dotted line of its gap.
+        differences: one row a combination: align_loss, anchor, align_weight, difference, low, high.
+        title: of the figure.
+
+    Returns:
+        A panel a weight; colour is the loss, the marker is the anchor, bars are 95 % intervals.
+    """
+    weights = sorted(differences["align_weight"].unique())
+    losses, anchors = (list(dict.fromkeys(differences[c])) for c in ("align_loss", "anchor"))
+    figure = Figure(figsize=(1.6 + 4.2 * len(weights), 4.6), layout="constrained")
+    keys = ["align_loss", "anchor", "align_weight"]
+    gaps = runs.groupby(keys)["relative_gap"].mean()
+    reference = runs.loc[runs["align_weight"] == 0, "relative_gap"].mean()
+    panels = figure.subplots(1, len(weights), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, weight in zip(panels, weights, strict=True):
+        axes.axhline(0, color="#888888", lw=0.8)
+        axes.axvline(reference, color="#888888", lw=0.8, ls=":")
+        for row in differences[differences["align_weight"] == weight].itertuples():
+            colour = COLOURS[losses.index(row.align_loss) % len(COLOURS)]
+            marker = MARKERS[anchors.index(row.anchor) % len(MARKERS)]
+            place = gaps[row.align_loss, row.anchor, weight]
+            axes.plot([place, place], [row.low, row.high], color=colour, lw=1, alpha=0.7)
+            axes.plot(place, row.difference, marker, color=colour, ms=7, mec="white", mew=0.5)
+        axes.set(title=f"weight {weight:g}", xlabel="relative gap")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("Dice less that without alignment")
+    marks = [Line2D([], [], color=COLOURS[i % len(COLOURS)], marker="s", ls="", label=x.replace("_", " "))
+             for i, x in enumerate(losses)]  # fmt: skip
+    marks += [Line2D([], [], color="#555555", marker=MARKERS[i % len(MARKERS)], ls="", label=f"to {x}")
+              for i, x in enumerate(anchors)]  # fmt: skip
+    marks.append(Line2D([], [], color="#888888", ls=":", label="gap without alignment"))
+    figure.legend(handles=marks, frameon=False, fontsize=9, loc="outside right center")
+    figure.suptitle(title or "What each closed gap cost", fontsize=12)
     return figure

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtg_lab.figures_alignment import loss_by_anchor, weight_sweep
+from mtg_lab.figures_alignment import anchor_front, loss_by_anchor, weight_sweep
 
 
 def swept():
@@ -50,3 +50,23 @@ def test_cells_are_means_over_seeds_and_what_is_missing_stays_empty():
 def test_a_single_panel_will_do(column):
     runs = swept().assign(align_loss="mse", anchor="learned")
     assert len(loss_by_anchor(runs, [column]).axes) == 1
+
+
+def test_the_front_puts_each_difference_over_the_gap_that_it_left():
+    pairs = [("mse", "learned"), ("kl", "normal")]
+    rows = [
+        {"align_loss": loss, "anchor": anchor, "align_weight": w, "seed": s, "relative_gap": 0.5 - 0.1 * w + 0.2 * s}
+        for (loss, anchor), w, s in itertools.product(pairs, (0.1, 1.0), (0, 1))
+    ]
+    rows.append({"align_loss": None, "anchor": None, "align_weight": 0.0, "seed": 0, "relative_gap": 0.9})
+    found = [
+        {"align_loss": loss, "anchor": anchor, "align_weight": w, "difference": w / 10, "low": -0.1, "high": 0.3}
+        for (loss, anchor), w in itertools.product(pairs, (0.1, 1.0))
+    ]
+    figure = anchor_front(pd.DataFrame(rows), pd.DataFrame(found))
+    assert [a.get_title() for a in figure.axes] == ["weight 0.1", "weight 1"]
+    _, reference, bar, point, *_ = figure.axes[1].lines
+    assert reference.get_xdata()[0] == 0.9
+    np.testing.assert_allclose([bar.get_ydata(), point.get_xydata()[0]], [[-0.1, 0.3], [0.5, 0.1]])
+    shapes = {line.get_marker() for line in figure.axes[0].lines[3::2]}
+    assert len(shapes) == 2, "an anchor is told by its marker, for readers in grey"
