@@ -93,7 +93,8 @@ def conduct(
     deadline = time.monotonic() + 60 * minutes
     waiting = list(recipes)
     needs = {key: {t.digest() for t in _teachers(recipe) if not is_trained(t)} for key, recipe in recipes.items()}
-    makes = {key: {recipes[key].digest()} | needs[key] for key in recipes}
+    own = {key: recipe.digest() for key, recipe in recipes.items()}  # once: a digest reads the manifest
+    makes = {key: {own[key]} | needs[key] for key in recipes}
     running: dict[Future[Found], Key] = {}
     with ExitStack() as stack:
         pool: Executor = _Here()
@@ -103,7 +104,7 @@ def conduct(
             for key in list(waiting):
                 # A teacher that is no task of its own is trained by the first of its students; the others wait.
                 in_the_making = set().union(*(makes[k] for k in running.values()))
-                awaited = set().union(*({recipes[k].digest()} for k in waiting if k != key))
+                awaited = {own[k] for k in waiting if k != key}
                 if len(running) < jobs and time.monotonic() < deadline and not needs[key] & (in_the_making | awaited):
                     waiting.remove(key)
                     running[pool.submit(work, recipes[key])] = key

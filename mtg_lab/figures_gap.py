@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from mtg_lab.figure_notes import note_protocol
 from mtg_lab.palette import COLOURS, MARKERS, OUTLINES, modality_style
-from mtg_lab.slices import intensity_window
+from mtg_lab.slices import intensity_window, mark_sides
 
 _RUNS = (4, 3, 2, 0, 5, 7)  # colours of runs, apart from each other in grey too
 
@@ -32,16 +34,15 @@ def one_voxel(
     reach = 1.1 * max(float(np.abs(v).max()) for v in latents.values())
     for top, bottom, name in zip(above, below, names, strict=True):
         low, high = intensity_window(images[name])
-        top.imshow(images[name][:, :, z].T[::-1, ::-1], cmap="gray", vmin=low, vmax=high)
-        across, down = images[name].shape[0] - 1 - x, images[name].shape[1] - 1 - y
-        top.plot(across, down, "o", ms=13, mfc="none", mec=COLOURS[0], mew=2)
+        pixels = images[name][:, :, z]
+        top.imshow(np.where(pixels == 0, low, pixels).T, cmap="gray", vmin=low, vmax=high, origin="lower")
+        top.plot(x, y, "o", ms=13, mfc="none", mec=COLOURS[0], mew=2)
         top.set(xticks=[], yticks=[], title=name)
+        mark_sides(top)
         bottom.bar(range(len(latents[name])), latents[name], color=modality_style(names)[name][0])
         bottom.axhline(0, color="black", lw=0.8)
         bottom.set(ylim=(-reach, reach), xticks=[], yticks=[] if bottom is not below[0] else [0])
         bottom.spines[["top", "right"]].set_visible(False)
-    above[0].text(0.02, 0.97, "R", transform=above[0].transAxes, color="white", va="top", fontsize=9)
-    above[0].text(0.98, 0.97, "L", transform=above[0].transAxes, color="white", va="top", ha="right", fontsize=9)
     below[0].set_ylabel("latent $z_m$")
     figure.suptitle(title or "One voxel, and what each encoder makes of it", fontsize=12)
     return figure
@@ -68,6 +69,8 @@ def gap_against_chance(tables: Mapping[str, pd.DataFrame], title: str = "", colu
         axes.set_title(metric.replace("_", " "), fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=9)
+        axes.locator_params(axis="x", nbins=5)
+        axes.margins(x=0.08)
     for axes in panels[len(metrics) :]:
         axes.set_visible(False)
     handles = [
@@ -185,8 +188,6 @@ def gap_against_dice(
         part, words = means[counts == number], f"{number} sequence{'s' if number > 1 else ''}"
         axes.plot(part[x], part[y], MARKERS[number % len(MARKERS)], ms=8, color=COLOURS[_RUNS[number % 6]],
                   label=words if sizes else None)  # fmt: skip
-    for name, row in means.iterrows():
-        axes.annotate(str(name), (row[x], row[y]), (6, 4), textcoords="offset points", fontsize=8)
     axes.margins(x=0.16, y=0.1)
     axes.set(xlabel=labels[0] or x.replace("_", " "), ylabel=labels[1] or y.replace("_", " "))
     if sizes:
@@ -194,7 +195,38 @@ def gap_against_dice(
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(correlation_words(found), fontsize=10)
     figure.suptitle(title, fontsize=12)
-    return note_protocol(figure, table)
+    noted = note_protocol(figure, table)
+    _name_points(figure, means[x], means[y])
+    return noted
+
+
+def _name_points(figure: Figure, x: pd.Series, y: pd.Series) -> None:
+    """Write each point's name beside it, in the nearest place where it covers neither a name nor a point."""
+    axes = figure.axes[0]
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    pixel = figure.dpi / 72
+    spots = axes.transData.transform(np.column_stack([x, y]))
+    taken = [Bbox.from_bounds(u - 5 * pixel, v - 5 * pixel, 10 * pixel, 10 * pixel) for u, v in spots]
+    for name, place, spot in zip(x.index, np.column_stack([x, y]), spots, strict=True):
+        text = axes.text(place[0], place[1], str(name), fontsize=8)
+        box = text.get_window_extent(renderer)
+        text.remove()
+        width, height = box.width / pixel, box.height / pixel
+        shifts = [
+            (reach * across + (across - 1) * width / 2, reach * up + (up - 1) * height / 2)
+            for reach in (6, 14, 24, 36, 50)
+            for across, up in ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1))
+        ]
+        corners = [spot + pixel * np.array(s) for s in shifts]
+        boxes = [Bbox.from_bounds(u, v, box.width, box.height) for u, v in corners]
+        covered = [sum(b.overlaps(t) for t in taken) for b in boxes]
+        best = int(np.argmin(covered))
+        taken.append(boxes[best])
+        line = {"arrowstyle": "-", "color": "#888888", "lw": 0.5} if best >= 8 else None
+        axes.annotate(
+            str(name), place, shifts[best], textcoords="offset points", fontsize=8, va="bottom", arrowprops=line
+        )
 
 
 def correlation_words(found: pd.DataFrame) -> str:

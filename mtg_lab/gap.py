@@ -67,7 +67,7 @@ _ALL = (
         "pairs",
         "less",
         "an offset, and all that parts a pair",
-        "a common scale; whether it is a gap or disagreement",
+        "a common scale; which of the two it was",
     ),
     Measure(gap_measures.frechet, ("frechet",), *_LABELS, "offset, scale, direction", "shape beyond covariance, pairs"),
     Measure(
@@ -77,8 +77,8 @@ _ALL = (
         gap_measures.distances,
         ("mmd", "silhouette"),
         *_LABELS,
-        "mmd: any difference of laws; silhouette: separate clouds",
-        "pairs; silhouette: clouds of one centre",
+        "laws that differ, or clouds that lie apart",
+        "pairs; silhouette also to clouds of one centre",
     ),
     Measure(
         gap_measures.classifier,

@@ -15,23 +15,65 @@ from urllib.parse import quote
 from mtg_lab.files import write_text
 
 if TYPE_CHECKING:
+    from nbconvert import HTMLExporter
+
     from mtg_lab.notebooks import Outcome
 
 Table = list[dict[str, Any]]
+_TEMPLATE = "page.html.j2"
+# Formulas are MathML already; lines of output break between words, and a wide table scrolls instead of being cut.
+_PAGE_OF_A_NOTEBOOK = """{% extends 'lab/index.html.j2' %}{% block html_head_js_mathjax %}<style>
+.jp-OutputArea-output pre { word-break: normal; overflow-wrap: anywhere; }
+.jp-RenderedHTML { overflow-x: auto; }
+</style>{% endblock %}"""
 
 
 def export_html(notebook: Any, path: Path) -> Path:
     """Write an executed notebook as one HTML file with its images inside; raises what nbconvert raises."""
-    from nbconvert import HTMLExporter
+    from jinja2 import DictLoader
 
     # RequireJS, jQuery and the widget manager would be fetched from a CDN to draw what every notebook also shows as a
-    # static figure. MathJax stays: online it sets the formulas, offline their TeX is readable as it stands.
-    exporter = HTMLExporter(
-        require_js_url="", jquery_url="", mermaid_js_url="", mermaid_layout_elk_js_url="", embed_images=True
-    )
+    # static figure; MathJax to set formulas, which are MathML here.
+    exporter = _exporter()(
+        require_js_url="", jquery_url="", mermaid_js_url="", mermaid_layout_elk_js_url="", embed_images=True,
+        extra_loaders=[DictLoader({_TEMPLATE: _PAGE_OF_A_NOTEBOOK})], template_file=_TEMPLATE,
+    )  # fmt: skip
     resources = {"metadata": {"name": goal(notebook)[0] or path.stem, "path": str(path.parent)}}
     page, _ = exporter.from_notebook_node(without_widget_views(notebook), resources=resources)
     return write_text(path, page)
+
+
+def _exporter() -> type[HTMLExporter]:
+    """nbconvert's exporter to HTML with formulas as MathML, made on first use: nbconvert takes long to import."""
+    from jinja2 import pass_context
+    from latex2mathml.converter import convert
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):  # type: ignore[misc]
+        def block_math(self, body: str) -> str:
+            return self.formula(body, "block") or super().block_math(body)
+
+        def inline_math(self, body: str) -> str:
+            return self.formula(body, "inline") or super().inline_math(body)
+
+        def formula(self, body: str, display: str) -> str:
+            try:
+                return convert(body, display=display)
+            except Exception:  # its errors share no base; TeX that it cannot read stays as it is written
+                return ""
+
+    class Exporter(HTMLExporter):  # type: ignore[misc]
+        @pass_context
+        def markdown2html(self, context: Mapping[str, Any], source: str) -> str:
+            cell = context.get("cell", {})
+            renderer = Renderer(
+                escape=False, attachments=cell.get("attachments", {}), embed_images=self.embed_images,
+                path=context.get("resources", {}).get("metadata", {}).get("path", ""),
+            )  # fmt: skip
+            return MarkdownWithMath(renderer=renderer).render(source)
+
+    return Exporter
 
 
 def without_widget_views(notebook: Any) -> Any:

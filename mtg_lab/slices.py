@@ -28,6 +28,12 @@ def intensity_window(volume: np.ndarray) -> tuple[float, float]:
     return float(low), float(high) if high > low else float(low) + 1.0
 
 
+def mark_sides(axes: Axes) -> None:
+    """Write the patient's left and right into a slice whose first stored axis (RAS) runs across the picture."""
+    for place, side in ((0.03, "L"), (0.93, "R")):
+        axes.text(place, 0.5, side, color="white", fontsize=9, transform=axes.transAxes)
+
+
 def slice_panels(
     slices: Mapping[str, np.ndarray | None],
     windows: Mapping[str, tuple[float, float]],
@@ -70,9 +76,7 @@ def slice_panels(
                 style, colour = OUTLINES[number % len(OUTLINES)], COLOURS[number % len(COLOURS)]
                 axes.contour(np.equal(own.T, value), levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.3)
         if axis != 0:
-            # The first stored axis runs from the patient's left to the right.
-            for place, side in ((0.03, "L"), (0.93, "R")):
-                axes.text(place, 0.5, side, color="white", fontsize=9, transform=axes.transAxes)
+            mark_sides(axes)
     if names and marks is not None:
         handles = [
             Line2D([], [], color=COLOURS[n % len(COLOURS)], ls=OUTLINES[n % len(OUTLINES)], label=name)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mtg_lab.encoded_crop import Decoded, EncodedCrop, LatentMap, crop_offsets, decode_crop, mixture_of
 from mtg_lab.figures import COLOURS, OUTLINES, fullest_slice, modality_style
+from mtg_lab.slices import mark_sides
 from mtg_lab.widgets import Picture, _checkboxes, _list, _live, _slider, _ticked
 
 _NOTHING = "Nothing is ticked, and from nothing no mask can be drawn."
@@ -177,8 +178,7 @@ def _outlined(axes: Axes, pixels: np.ndarray, mask: np.ndarray, classes: Sequenc
         if (mask == value).any():
             style, colour = OUTLINES[number % len(OUTLINES)], COLOURS[number % len(COLOURS)]
             axes.contour((mask == value).T, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.5)
-    for x, side in ((0.02, "L"), (0.94, "R")):
-        axes.text(x, 0.5, side, color="white", fontsize=9, transform=axes.transAxes)
+    mark_sides(axes)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=10)
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from mtg_lab.errors import InputError
 from mtg_lab.figures import COLOURS, MARKERS, intensity_window, modality_style
+from mtg_lab.slices import mark_sides
 from mtg_lab.widgets import Picture, _png
 
 MOST_POINTS = 5000
@@ -216,5 +217,4 @@ def _draw_slices(figure: Any, volumes: Mapping[str, np.ndarray], at: Sequence[in
         axes.set(xticks=[], yticks=[], xlim=(-0.5, pixels.shape[0] - 0.5), ylim=(-0.5, pixels.shape[1] - 0.5))
         axes.set_title(f"{name} (this point)" if name == chosen else name, fontsize=10)
         axes.spines[:].set(color=modality_style(list(volumes))[name][0], linewidth=4 if name == chosen else 1)
-        for x, side in ((0.02, "L"), (0.93, "R")):
-            axes.text(x, 0.5, side, color="white", fontsize=9, transform=axes.transAxes)
+        mark_sides(axes)

@@ -10,6 +10,7 @@ from mtg_lab import comparison, train
 from mtg_lab.comparison import compare, conduct
 from mtg_lab.errors import InputError
 from mtg_lab.evaluation import evaluate, paired_difference
+from mtg_lab.recipes import Recipe
 from mtg_lab.training import is_trained
 
 SUBSETS = ["t1c", "t1c+t2f"]
@@ -105,3 +106,11 @@ def test_nothing_and_twins_are_refused(tiny_recipe):
 def test_what_scoring_refuses_is_told(tiny_recipe):
     with pytest.raises(InputError, match="t9"):
         compare({"a": tiny_recipe(steps=2)}, subsets=["t9"])
+
+
+def test_each_manifest_is_read_once_however_many_recipes_there_are(tiny_recipe, monkeypatch):
+    recipes = {seed: tiny_recipe(seed=seed) for seed in range(20)}
+    counted, whole = [], Recipe.digest
+    monkeypatch.setattr(Recipe, "digest", lambda r: counted.append(r.seed) or whole(r))
+    assert [key for key, _ in conduct(recipes, lambda r: None)] == list(range(20))
+    assert counted == list(range(20)), "a digest reads the manifest: asked again for every pair, it held studies back"

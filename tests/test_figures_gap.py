@@ -1,9 +1,12 @@
 """Plots of the gap: what is drawn is what the tables say."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 from clouds import MODALITIES, cloud
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from mtg_lab.figures_gap import (
     correlation_words,
@@ -83,6 +86,21 @@ def test_points_are_named_and_the_correlation_is_written():
     assert len(axes.get_legend().get_texts()) == 3
 
 
+def test_names_of_points_do_not_lie_upon_each_other():
+    rng = np.random.default_rng(0)
+    rows = [(f"t1n+t2w+{i}", u, *rng.normal(size=2) * 0.02 + i % 3) for i in range(12) for u in range(4)]
+    table = pd.DataFrame(rows, columns=["group", "subject", "x", "y"])
+    found = correlation(table, "x", "y", "subject")
+    figures = [gap_against_dice(table, "x", "y", found) for _ in range(2)]
+    boxes = []
+    for figure in figures:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        boxes.append([t.get_window_extent(canvas.get_renderer()) for t in figure.axes[0].texts])
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes[0], 2))
+    assert [b.bounds for b in boxes[0]] == [b.bounds for b in boxes[1]], "the same picture again"
+
+
 def test_one_voxel_is_ringed_where_it_is():
     rng = np.random.default_rng(0)
     images = {m: rng.normal(size=(6, 8, 5)) for m in MODALITIES[:2]}
@@ -91,6 +109,8 @@ def test_one_voxel_is_ringed_where_it_is():
     shown = np.asarray(top.images[0].get_array())
     (ring,) = top.lines
     across, down = int(ring.get_xdata()[0]), int(ring.get_ydata()[0])
-    assert shown[down, across] == images["t1n"][1, 2, 3], "right of the patient on the left of the picture"
+    assert shown[down, across] == images["t1n"][1, 2, 3]
+    assert top.images[0].origin == "lower", "as in every picture of the lab: left on the left, the front above"
+    assert [t.get_text() for t in top.texts] == ["L", "R"]
     assert [bar.get_height() for bar in bottom.patches] == [1.0, -2.0]
     assert figure.axes[2].get_ylim() == figure.axes[3].get_ylim()

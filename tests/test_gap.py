@@ -136,6 +136,7 @@ def test_every_measure_says_what_it_sees_and_is_blind_to():
     words = described()
     assert words.index.tolist() == list(MEASURES)
     assert (words.map(len) > 3).all(axis=None)
+    assert (words.map(len) < 50).all(axis=None), "a notebook cuts longer ones"
     assert set(BASIC) <= set(MEASURES)
 
 
