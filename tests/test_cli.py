@@ -340,6 +340,19 @@ def test_gap_writes_a_table_and_pictures(cohort, trained, tmp_path):
     assert "png" not in told
 
 
+def test_gap_of_two_runs_is_on_the_same_voxels_and_one_map(cohort, trained, tmp_path):
+    other = shutil.copytree(trained, tmp_path / "other")
+    given = ("gap", trained, other, "--manifest", cohort, "--voxels", 6, "--nulls", 0)
+    told = done(*given, "--out", tmp_path / "gap.csv")
+    table = pd.read_csv(tmp_path / "gap.csv")
+    assert table["run"].unique().tolist() == [Path(trained).name, "other"]
+    one, two = (part.drop(columns="run").reset_index(drop=True) for _, part in table.groupby("run", sort=False))
+    pd.testing.assert_frame_equal(one, two)
+    assert "gap_modality.png" in told
+    out = ("--out", tmp_path / "again.csv")
+    refused(tmp_path, "--latents keeps the latents of one run", *given, *out, "--latents", tmp_path / "kept")
+
+
 def oblique(cohort, path):
     """A t1c of the cohort on a grid of its own: axes turned round, another origin."""
     source = nib.load(read_manifest(cohort).split("test").subjects[0].images["t1c"])
