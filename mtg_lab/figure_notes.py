@@ -10,7 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from mtg_lab.protocol import digests, protocol_line
 
 _POINTS = 6.5
-_WIDTH = 0.5  # of a letter, in its size, on average
+_WIDTH = 0.54  # of a letter, in its size, on average
 _LINE_INCHES = 1.35 * _POINTS / 72
 _PAD_INCHES = 0.04
 

@@ -40,6 +40,14 @@ facts = pd.DataFrame({"weight": [0.0, 0.1], "relative_gap": [0.8, 0.6], "effecti
 show("weights", alignment_weight(stored, facts))
 """,
     "anchors": "show('anchors', anchor_weights(stored[stored['weight'] == 0]))",
+    "masks": """
+from mtg_lab.widgets_masks import StoredMasks, weight_masks
+flat = label[:, :, 10]
+drawn = np.stack([[flat, flat, flat], [flat * (flat > 1)] * 3])
+slices = np.stack([images[m][:, :, 10] for m in MODALITIES[:2]])
+masks = StoredMasks(slices, flat, drawn, (0.0, 1.0), MODALITIES[:2], ("t1n", "t1c", "t1n+t1c"), ("a", "b"), "P1")
+show("masks", weight_masks(masks))
+""",
     "patients": """
 from mtg_lab.widgets_cases import case_explorer
 def scores(gain):

@@ -66,6 +66,13 @@ def test_the_weight_of_alignment_shows_another_teacher(page):
     assert slide(page, "weights").startswith("Weight 0.1: relative gap 0.60")
 
 
+@pytest.mark.widget("masks")
+def test_the_weight_of_alignment_draws_another_mask(page):
+    assert slide(page, "masks").startswith(
+        "Weight 1 from t1n+t1c: 20 of 672 pixels are not as in the reference, 20 not"
+    )
+
+
 @pytest.mark.widget("anchors")
 def test_the_weight_of_a_sequence_moves_the_anchor(page):
     assert "t1c: weight 0.29" in slide(page, "anchors", 1), "1.25 of 4.25"
