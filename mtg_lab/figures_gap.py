@@ -120,7 +120,7 @@ def gap_by_part(
                       label=run, lw=1.5)  # fmt: skip
             axes.vlines(x, rows["low"], rows["high"], color=colour, lw=1.5)
         axes.set(title=metric.replace("_", " "), xticks=range(len(parts)), xlabel=label or column)
-        axes.set_xticklabels(parts, rotation=0 if max(map(len, map(str, parts))) < 9 else 20)
+        axes.set_xticklabels(parts, rotation=0 if len(parts) < 5 and max(map(len, map(str, parts))) < 9 else 20)
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         axes.spines[["top", "right"]].set_visible(False)
     _legend(figure, figure.axes[0])
@@ -205,7 +205,7 @@ def _name_points(figure: Figure, x: pd.Series, y: pd.Series) -> None:
     axes = figure.axes[0]
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
-    pixel = figure.dpi / 72
+    room, pixel = axes.get_window_extent(renderer), figure.dpi / 72
     spots = axes.transData.transform(np.column_stack([x, y]))
     taken = [Bbox.from_bounds(u - 5 * pixel, v - 5 * pixel, 10 * pixel, 10 * pixel) for u, v in spots]
     for name, place, spot in zip(x.index, np.column_stack([x, y]), spots, strict=True):
@@ -220,7 +220,7 @@ def _name_points(figure: Figure, x: pd.Series, y: pd.Series) -> None:
         ]
         corners = [spot + pixel * np.array(s) for s in shifts]
         boxes = [Bbox.from_bounds(u, v, box.width, box.height) for u, v in corners]
-        covered = [sum(b.overlaps(t) for t in taken) for b in boxes]
+        covered = [sum(b.overlaps(t) for t in taken) + (b.x0 < room.x0 or b.x1 > room.x1) for b in boxes]
         best = int(np.argmin(covered))
         taken.append(boxes[best])
         line = {"arrowstyle": "-", "color": "#888888", "lw": 0.5} if best >= 8 else None
