@@ -18,7 +18,7 @@ from alignment_study import arms, parse_value
 from mtg_lab import vocabulary
 from mtg_lab.cases import predicted_cases
 from mtg_lab.data import cached_dataset
-from mtg_lab.gap import Embedding, complete_pairs, latents
+from mtg_lab.gap import Embedding, complete_pairs, latents, of_unit_spread
 from mtg_lab.manifest import Manifest
 from mtg_lab.runs import Run
 from mtg_lab.slices import fullest_slice
@@ -44,8 +44,7 @@ def main() -> None:
         ]
         runs_of[weight] = train(recipe)
         table = complete_pairs(latents(runs_of[weight], recipe.cohort(), voxels=options.voxels, seed=options.seed))
-        columns = [c for c in table if c.startswith("z")]
-        tables[weight] = table.assign(**(table[columns] - table[columns].mean()) / table[columns].to_numpy().std())
+        tables[weight] = of_unit_spread(table)
     joint = Embedding("pca", options.seed).fit(pd.concat(tables.values()))
     placed = pd.concat([joint.transform(t).assign(weight=w) for w, t in tables.items()])
     kept = ["weight", "subject", "tissue", "voxel", "modality", "x", "y"]

@@ -37,6 +37,8 @@ def gap(runs: tuple[Path, ...], manifest: str, split: str, voxels: int, scale: i
 
     if kept and len(runs) > 1:
         raise InputError("--latents keeps the latents of one run; ask for each run by itself")
+    if twice := [run for number, run in enumerate(runs) if run in runs[:number]]:
+        raise InputError(f"the run {twice[0]} is named twice; name each run once")
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run) for run in runs]
@@ -66,14 +68,14 @@ def _pictures(drawn: dict[str, Any], tables: dict[str, Any], method: str) -> dic
 
     from mtg_lab import figures, figures_gap
     from mtg_lab.errors import InputError
-    from mtg_lab.gap import Embedding, complete_pairs, gap_by, gap_matrix
+    from mtg_lab.gap import Embedding, complete_pairs, gap_by, gap_matrix, of_unit_spread
     from mtg_lab.latent_tables import z_columns
 
     sizes = {name: len(z_columns(table)) for name, table in drawn.items()}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{name} has {size}" for name, size in sizes.items())
         raise InputError(f"latents of different numbers of channels share no map: {told}; give --no-pictures")
-    paired = {name: _of_unit_spread(complete_pairs(table)) for name, table in drawn.items()}
+    paired = {name: of_unit_spread(complete_pairs(table)) for name, table in drawn.items()}
     fitted = Embedding(method).fit(pd.concat(paired.values()))
     placed = {name: fitted.transform(table) for name, table in paired.items()}
     measures = ["relative_gap", "centroid_gap"]
@@ -89,13 +91,6 @@ def _pictures(drawn: dict[str, Any], tables: dict[str, Any], method: str) -> dic
         "modality": (figures.embedding(placed, "modality", f"{words}, by sequence"), f"{words}, by sequence."),
         "tissue": (figures.embedding(placed, "tissue", f"{words}, by tissue"), f"{words}, by tissue."),
     }  # fmt: skip
-
-
-def _of_unit_spread(table: Any) -> Any:
-    from mtg_lab.latent_tables import z_columns
-
-    z = table[z_columns(table)]
-    return table.assign(**(z - z.mean()) / max(float(z.to_numpy().std()), 1e-12))
 
 
 def _saved(shown: dict[str, tuple[Any, str]], out: Path) -> list[Path]:

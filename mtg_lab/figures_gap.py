@@ -12,10 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from mtg_lab.figure_notes import note_protocol
-from mtg_lab.palette import COLOURS, MARKERS, OUTLINES, modality_style
+from mtg_lab.palette import COLOURS, MARKERS, OUTLINES, RUN_COLOURS, modality_style
 from mtg_lab.slices import intensity_window, mark_sides
-
-_RUNS = (4, 3, 2, 0, 5, 7)  # colours of runs, apart from each other in grey too
 
 
 def one_voxel(
@@ -84,7 +82,7 @@ def gap_against_chance(tables: Mapping[str, pd.DataFrame], title: str = "", colu
 
 
 def _one_measure(axes: Axes, row: pd.Series, place: int) -> None:
-    colour = COLOURS[_RUNS[place % len(_RUNS)]]
+    colour = RUN_COLOURS[place % len(RUN_COLOURS)]
     if np.isfinite(row.get("null_low", np.nan)):
         axes.barh(place, max(row["null_high"] - row["null_low"], 1e-9), left=row["null_low"], height=0.62,
                   color="#bbbbbb", lw=0)  # fmt: skip
@@ -115,7 +113,7 @@ def gap_by_part(
             there = [p for p in parts if p in rows.index]
             x = np.array([parts.index(p) for p in there]) + 0.09 * (number - (len(tables) - 1) / 2)
             rows = rows.loc[there]
-            colour = COLOURS[_RUNS[number % len(_RUNS)]]
+            colour = RUN_COLOURS[number % len(RUN_COLOURS)]
             axes.plot(x, rows["value"], ls=OUTLINES[number % 4], marker=MARKERS[number % len(MARKERS)], color=colour,
                       label=run, lw=1.5)  # fmt: skip
             axes.vlines(x, rows["low"], rows["high"], color=colour, lw=1.5)
@@ -152,7 +150,7 @@ def gap_in_training(histories: Mapping[str, pd.DataFrame], title: str = "") -> F
     figure = Figure(figsize=(9.5, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for number, (run, history) in enumerate(histories.items()):
-        style = {"color": COLOURS[_RUNS[number % len(_RUNS)]], "ls": OUTLINES[number % 4], "label": run, "lw": 1.8}
+        style = {"color": RUN_COLOURS[number % len(RUN_COLOURS)], "ls": OUTLINES[number % 4], "label": run, "lw": 1.8}
         if "probe_gap" in history:
             left.plot(history["probe_gap"].dropna(), **style)
         alone = [c for c in history if str(c).startswith("probe_dice_")]
@@ -186,7 +184,7 @@ def gap_against_dice(
     counts = means["modalities"].astype(int) if sizes else pd.Series(1, index=means.index)
     for number in sorted(set(counts)):
         part, words = means[counts == number], f"{number} sequence{'s' if number > 1 else ''}"
-        axes.plot(part[x], part[y], MARKERS[number % len(MARKERS)], ms=8, color=COLOURS[_RUNS[number % 6]],
+        axes.plot(part[x], part[y], MARKERS[number % len(MARKERS)], ms=8, color=RUN_COLOURS[number % len(RUN_COLOURS)],
                   label=words if sizes else None)  # fmt: skip
     axes.margins(x=0.16, y=0.1)
     axes.set(xlabel=labels[0] or x.replace("_", " "), ylabel=labels[1] or y.replace("_", " "))

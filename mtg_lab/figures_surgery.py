@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mtg_lab.figures import COLOURS, MARKERS, OUTLINES
-
-_SHADES = (4, 3, 2, 0, 5, 7)
+from mtg_lab.palette import MARKERS, OUTLINES, RUN_COLOURS
 
 
 def along(panels: Mapping[str, pd.DataFrame], xlabel: str, title: str = "") -> Figure:
@@ -24,8 +22,10 @@ def along(panels: Mapping[str, pd.DataFrame], xlabel: str, title: str = "") -> F
     for axes, (panel, table) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         ordered = table.sort_index()
         for number, name in enumerate(ordered):
-            axes.plot(ordered.index, ordered[name], color=COLOURS[_SHADES[number % 6]], marker=MARKERS[number % 8],
-                      ls=OUTLINES[number % 4], label=str(name))  # fmt: skip
+            colour, marker = RUN_COLOURS[number % len(RUN_COLOURS)], MARKERS[number % 8]
+            axes.plot(
+                ordered.index, ordered[name], color=colour, marker=marker, ls=OUTLINES[number % 4], label=str(name)
+            )
         axes.set(title=panel, xlabel=xlabel)
         axes.set_ylim(0, 1.05 * max(1.0, float(np.nanmax(ordered.to_numpy()))))
         axes.grid(axis="y", color="#e5e5e5")
@@ -50,7 +50,7 @@ def gap_against_dice(table: pd.DataFrame, xlabel: str, title: str = "") -> Figur
     table = table.assign(place=_spread(table["difference"].to_numpy(), 0.05 * (high - low)))
     edge = 1.05 * float(table[["gap", "gap_before"]].to_numpy().max())
     for number, (network, part) in enumerate(table.groupby("network", sort=False)):
-        colour, marker = COLOURS[_SHADES[number % 6]], MARKERS[number % 8]
+        colour, marker = RUN_COLOURS[number % len(RUN_COLOURS)], MARKERS[number % 8]
         for row in part.to_dict("records"):
             axes.plot([row["gap_before"], row["gap"]], [0, row["difference"]], color=colour, lw=0.7, alpha=0.5)
             axes.plot([row["gap"], row["gap"]], [row["low"], row["high"]], color=colour, lw=1.5)

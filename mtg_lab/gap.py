@@ -14,7 +14,16 @@ from threadpoolctl import threadpool_limits
 from mtg_lab import gap_measures, pairing_measures
 from mtg_lab.embedding import Embedding, neighbourhood_kept
 from mtg_lab.errors import InputError
-from mtg_lab.latent_tables import complete_pairs, hooked, latents, latents_from, read_latents, save_latents, thinned
+from mtg_lab.latent_tables import (
+    complete_pairs,
+    hooked,
+    latents,
+    latents_from,
+    of_unit_spread,
+    read_latents,
+    save_latents,
+    thinned,
+)
 from mtg_lab.paired import Paired, label_permutation, own_labels, own_pairing, random_pairing
 from mtg_lab.progress import progress
 from mtg_lab.resampling import draw_counts, interval
@@ -31,6 +40,7 @@ __all__ = [
     "latents",
     "latents_from",
     "neighbourhood_kept",
+    "of_unit_spread",
     "read_latents",
     "save_latents",
     "thinned",

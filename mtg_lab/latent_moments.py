@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mtg_lab.backbones import Latents, with_latents
+from mtg_lab.backbones.blocks import at_least
 from mtg_lab.backbones.contract import mask_latents
 from mtg_lab.backbones.layout import as_channels
 from mtg_lab.data import cached_dataset
@@ -85,7 +86,7 @@ def modality_moments(
         image, brain, present = sample["image"], sample["brain"], sample["present"]
         edge = choose_window(run, image.shape[1:]) if window is None else window
         size = [edge or n for n in image.shape[1:]]
-        image, brain = (functional.pad(x, _behind(x.shape[1:], size)) for x in (image, brain))
+        image, brain = (at_least(x, edge) for x in (image, brain))
         for place in dense_patch_slices(image.shape[1:], size, size):
             inside = brain[(slice(None), *place)]
             if not inside.any():
@@ -212,10 +213,6 @@ class _Sums:
         mean = self.total / self.voxels[:, None]
         covariance = self.products / self.voxels[:, None, None] - mean[:, :, None] * mean[:, None]
         return LatentMoments(mean.float(), covariance.float())
-
-
-def _behind(size: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    return [pad for n, w in zip(reversed(size), reversed(wanted)) for pad in (0, max(w - n, 0))]
 
 
 def _there(present: Tensor, z: Tensor) -> Tensor:

@@ -304,6 +304,12 @@ def z_columns(table: pd.DataFrame) -> list[str]:
     return [c for c in table.columns if c.startswith("z") and c[1:].isdigit()]
 
 
+def of_unit_spread(table: pd.DataFrame) -> pd.DataFrame:
+    """The latents less their mean, in units of the spread of all channels together: for maps shared by several runs."""
+    z = table[z_columns(table)]
+    return table.assign(**(z - z.mean()) / max(float(z.to_numpy().std()), 1e-12))
+
+
 def thinned(table: pd.DataFrame, voxels: int, seed: int = 0) -> pd.DataFrame:
     """A draw of so many voxels, each in all modalities that it has, for maps that are slow to fit.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+RUN_COLOURS = tuple(COLOURS[i] for i in (4, 3, 2, 0, 5, 7))  # of runs: apart from each other in grey too
 OUTLINES = ("solid", "dashed", "dotted", "dashdot")
 # Fixed, so that t1c looks the same in a cohort that lacks t1n.
 _KNOWN = {"t1n": 0, "t1c": 3, "t2w": 4, "t2f": 2, "dwi": 1, "adc": 5, "rcbv": 7}

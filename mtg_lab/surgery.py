@@ -37,6 +37,7 @@ __all__ = [
     "OperatedRun",
     "at_centroids",
     "dice_change",
+    "dice_changes",
     "interpolated",
     "matched",
     "modality_moments",
@@ -211,6 +212,17 @@ def dice_change(after: Mapping[str, pd.DataFrame], before: pd.DataFrame, draws: 
     joined = pd.concat(rows, ignore_index=True)[["operation", "missing", "difference", "low", "high", "detectable"]]
     joined.attrs.update(protocol_attrs(before))
     return joined
+
+
+def dice_changes(after: Mapping[str, pd.DataFrame], before: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """:func:`dice_change` of operations on several runs, each against the run that it was done to.
+
+    Args:
+        after: ``run: what was done`` to its scores.
+        before: run to its scores.
+    """
+    runs = {run: {k: t for k, t in after.items() if k.startswith(f"{run}: ")} for run in before}
+    return pd.concat([dice_change(t, before[run]) for run, t in runs.items() if t], ignore_index=True)
 
 
 def _refill(

@@ -10,8 +10,10 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
+from mtg_lab.cases import clearest
 from mtg_lab.errors import InputError
 from mtg_lab.files import written_aside
 from mtg_lab.slices import intensity_window, slice_panels
@@ -118,7 +120,7 @@ def weight_masks(stored: StoredMasks, ticked: Sequence[str] | None = None) -> ip
 
 def masks_picture(stored: StoredMasks, weight: float, subset: str) -> Figure:
     """The slice in the sequence of the subset that shows the lesion best: reference, weight 0, and the weight."""
-    shown = _clearest(stored, subset.split("+"))
+    shown = clearest(torch.from_numpy(stored.images), stored.reference, stored.modalities, set(subset.split("+")))
     image = stored.images[stored.modalities.index(shown)]
     low, high = intensity_window(image)
     least = stored.weights[0]
@@ -140,14 +142,3 @@ def masks_words(stored: StoredMasks, weight: float, subset: str) -> str:
         f"Weight {weight:g} from {subset}: {int((mask != stored.reference).sum())} of {mask.size} pixels are not as in "
         f"the reference, {int((mask != first).sum())} not as at weight {stored.weights[0]:g}."
     )
-
-
-def _clearest(stored: StoredMasks, names: Sequence[str]) -> str:
-    """The sequence in which the lesion stands out most from the rest of the brain."""
-    lesion = stored.reference > 0
-
-    def contrast(name: str) -> float:
-        image = stored.images[stored.modalities.index(name)]
-        return float(image[lesion].mean() - image[~lesion & (image != 0)].mean()) if lesion.any() else 0.0
-
-    return max(names, key=contrast)

@@ -351,6 +351,7 @@ def test_gap_of_two_runs_is_on_the_same_voxels_and_one_map(cohort, trained, tmp_
     assert "gap_modality.png" in told
     out = ("--out", tmp_path / "again.csv")
     refused(tmp_path, "--latents keeps the latents of one run", *given, *out, "--latents", tmp_path / "kept")
+    refused(tmp_path, f"the run {trained} is named twice", "gap", trained, other, trained, "--manifest", cohort, *out)
 
 
 def oblique(cohort, path):

@@ -17,6 +17,7 @@ from mtg_lab.latent_tables import (
     hooked,
     latents,
     latents_from,
+    of_unit_spread,
     read_latents,
     save_latents,
     thinned,
@@ -236,3 +237,11 @@ def test_voxels_that_lack_a_modality_are_left_out():
     table = cloud(offset=1.0, modalities=3)
     lacking = table.drop(table[(table["modality"] == "t2w") & (table["subject"] < "P4")].index)
     assert set(complete_pairs(lacking)["subject"]) == {"P4", "P5", "P6", "P7"}
+
+
+def test_unit_spread_moves_and_scales_all_channels_together():
+    table = cloud(offset=3.0)
+    found = of_unit_spread(table)
+    z = table[z_columns(table)].to_numpy()
+    np.testing.assert_allclose(found[z_columns(table)], (z - z.mean(axis=0)) / z.std())
+    pd.testing.assert_frame_equal(found.drop(columns=z_columns(table)), table.drop(columns=z_columns(table)))

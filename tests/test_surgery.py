@@ -19,6 +19,7 @@ from mtg_lab.surgery import (
     Operated,
     at_centroids,
     dice_change,
+    dice_changes,
     interpolated,
     matched,
     modality_moments,
@@ -399,6 +400,15 @@ def test_a_change_is_told_by_number_of_missing_modalities():
     same = found.query("operation == 'better' and missing == 2").iloc[0]
     assert same["low"] == pytest.approx(0.2)
     assert same["high"] == pytest.approx(0.2)
+
+
+def test_each_operation_is_compared_with_the_run_that_it_was_done_to():
+    after = {"one: better": scored({1: 0.2}), "two: better": scored({1: 0.2})}
+    found = dice_changes(after, {"one": scored({}), "two": scored({1: 0.1}), "nothing done": scored({})})
+    by = found.set_index(["operation", "missing"])["difference"]
+    assert by["one: better", 2] == pytest.approx(0.2)
+    assert by["two: better", 2] == pytest.approx(0.1)
+    assert set(found["operation"]) == set(after)
 
 
 # --- a run that was operated on is a run ------------------------------------------------------------------------------
