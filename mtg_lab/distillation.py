@@ -1,7 +1,11 @@
-"""What a student learns from a frozen teacher; every term is a function of arrays and returns a scalar."""
+"""What a student learns from a teacher; every term is a function of arrays and returns a scalar."""
+
+from collections.abc import Mapping
+from itertools import combinations, pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from mtg_lab.errors import InputError
@@ -95,7 +99,106 @@ def prototype_distillation(student: Tensor, teacher: Tensor, label: Tensor, clas
     return (ours - theirs).square().mean(dim=2)[target.flatten(2).any(dim=2)].mean()
 
 
-def frozen(module: torch.nn.Module) -> None:
+STYLES = ("encoder", "style", "content")
+
+
+def style_matching(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Mean squared difference of the two networks' Gram matrices across layers.
+
+    AdaMM (arXiv 2509.15017), global style matching, in the paper's form: with maps A, B of two layers, flattened to
+    C_A x N and C_B x N, M = A B^T / N, for every pair of layers. Constants of the published form are not known; the
+    mean over entries and pairs is the lab's. A teacher that should not learn from it is detached by the caller.
+
+    Args:
+        student, teacher: maps [B, C, d, h, w] by name, of which those in :data:`STYLES` count, and where ``content``
+            is missing the ``bottleneck``. A finer map is averaged to the grid of the coarsest.
+    """
+    ours, theirs = (_styles(maps) for maps in (student, teacher))
+    pairs = list(combinations(range(len(ours)), 2)) or [(0, 0)]
+    differences = [(_gram(ours[a], ours[b]) - _gram(theirs[a], theirs[b])).square().mean() for a, b in pairs]
+    return torch.stack(differences).mean()
+
+
+def released_style_matching(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """What AdaMM's release computes in place of :func:`style_matching`, which it probably did not mean to.
+
+    The maps are joined as channels, and of each channel apart the correlation of its planes along the first axis is
+    compared: [d, h w] to d x d, divided by h w; squared differences are summed, divided by 4 d^2 C^2 and multiplied by
+    100. No layer meets another. The release's loop runs over the batch, so that with several samples it correlates
+    patients; here every sample is taken by itself.
+
+    Args:
+        student, teacher: as for :func:`style_matching`.
+    """
+    ours, theirs = (torch.cat(_styles(maps), dim=1) for maps in (student, teacher))
+    channels, depth = ours.shape[1:3]
+
+    def correlated(x: Tensor) -> Tensor:
+        planes = x.flatten(3)  # [B, C, d, h w]
+        return planes @ planes.transpose(2, 3) / planes.shape[3]
+
+    squares = (correlated(ours) - correlated(theirs)).square().sum(dim=(1, 2, 3))
+    return 100 * (squares / (4 * depth**2 * channels**2)).mean()
+
+
+def content_distillation(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of two maps of one shape (AdaMM's content term)."""
+    return (student.float() - teacher.float()).square().mean()
+
+
+def _styles(maps: Mapping[str, Tensor]) -> list[Tensor]:
+    names = [n for n in STYLES if n in maps]
+    found = [maps[n].float() for n in (names if "content" in maps else [*names, "bottleneck"])]
+    d, h, w = found[-1].shape[2:]
+    return [z if z.shape[2:] == (d, h, w) else functional.adaptive_avg_pool3d(z, (d, h, w)) for z in found]
+
+
+def _gram(a: Tensor, b: Tensor) -> Tensor:
+    a, b = a.flatten(2), b.flatten(2)
+    return torch.bmm(a, b.transpose(1, 2)) / a.shape[2]
+
+
+class Critic(nn.Module):
+    """Tells a student's bottleneck from its teacher's (AdaMM's discriminator): one logit a sample, high for a student.
+
+    Three convolutions of stride two (kernel 4, LeakyReLU 0.2; C to C/2, C, 2 C) and one to a logit. The release ends
+    with a kernel of (2, 3, 2), which fits its one crop only; a mean over voxels fits all.
+
+    Args:
+        channels: C of the map.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        widths = [channels, max(1, channels // 2), channels, 2 * channels]
+        self.stages = nn.ModuleList(nn.Conv3d(a, b, 4, stride=2) for a, b in pairwise(widths))
+        self.tell = nn.Conv3d(widths[-1], 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, d, h, w] to [B]."""
+        for stage in self.stages:
+            # One voxel before, one behind and one more where the edge is odd: n to ceil(n / 2), never to nothing.
+            pads = [pad for n in reversed(x.shape[2:]) for pad in (1, 1 + n % 2)]
+            x = functional.leaky_relu(stage(functional.pad(x, pads)), 0.2)
+        return self.tell(x).mean(dim=(1, 2, 3, 4))
+
+    def losses(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """What the student is to lower, and what the critic itself is: binary cross-entropies.
+
+        -log(1 - D(student)), without gradient for the critic; and -log(1 - D(teacher)) - log D(student), without
+        gradient for the maps; means over samples. D is the probability of a student.
+
+        Args:
+            student, teacher: maps [B, C, d, h, w].
+        """
+        fixed = {name: p.detach() for name, p in self.named_parameters()}
+        fooled = functional.softplus(functional_call(self, fixed, (student,)).float()).mean()
+        known = functional.softplus(self(teacher.detach()).float()).mean()
+        found = functional.softplus(-self(student.detach()).float()).mean()
+        return fooled, known + found
+
+
+def frozen(module: nn.Module) -> None:
     """Put the module into eval mode and stop its gradients."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)

@@ -155,7 +155,7 @@ def decode_crop(
             latents = Latents(mixture.fill_absent(latents, mask))
             filled = tuple(m for m, t in zip(crop.modalities, there, strict=True) if not t)
             mask = mixture.seen(mask)
-        logits = crop.backbone.decode(latents, mask).logits[0]
+        logits = crop.backbone.final_logits(crop.backbone.decode(latents, mask))[0]
     classes = logits.max(dim=0).indices.byte().cpu()
     members = crop.schema.region_classes
     scores = dice(region_masks(classes, members), region_masks(crop.truth, members))

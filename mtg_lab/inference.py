@@ -116,7 +116,8 @@ def _of_each(backbone: Backbone, image: Tensor, masks: Tensor, precision: str) -
         # Left before each yield, for the caller has a precision of its own.
         with precision_context(image.device, precision):
             answer = next(answers)
-        yield from answer.logits.float()
+            logits = backbone.final_logits(answer)
+        yield from logits.float()
 
 
 def native_probabilities(probabilities: Tensor, affine: Tensor, native: nib.Nifti1Image) -> Tensor:

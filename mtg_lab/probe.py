@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mtg_lab.backbones import Backbone, Latents, ModalityBackbone
+from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, Prediction
 from mtg_lab.data import cached_dataset
 from mtg_lab.hardware import precision_context
 from mtg_lab.manifest import Manifest
@@ -68,10 +68,10 @@ class Probe:
         self, backbone: Backbone, image: Tensor, present: Tensor, masks: Tensor
     ) -> tuple[dict[str, float], list[Tensor]]:
         if not isinstance(backbone, ModalityBackbone):
-            return {}, [backbone(image, mask[None]).logits[0].max(dim=0).indices for mask in masks]
+            return {}, [_classes(backbone, backbone(image, mask[None])) for mask in masks]
         latents = backbone.encode(image, present)
         answers = backbone.decode_each(Latents(latents), masks)
-        classes = [answer.logits[0].max(dim=0).indices for answer in answers]
+        classes = [_classes(backbone, answer) for answer in answers]
         gap = float(relative_gap(moments(latents[0].float(), present))) if int(present.sum()) > 1 else float("nan")
         return {"probe_gap": gap}, classes
 
@@ -102,6 +102,11 @@ def _around_lesion(sample: dict[str, Tensor], edge: int) -> dict[str, Tensor]:
         inside.append(slice(start, start + edge))
     where = (slice(None), *inside)
     return {"image": sample["image"][where], "label": sample["label"][where], "present": sample["present"]}
+
+
+def _classes(backbone: Backbone, answer: Prediction) -> Tensor:
+    """Class indices [D, H, W] of a batch of one."""
+    return backbone.final_logits(answer)[0].max(dim=0).indices
 
 
 def _mean(values: list[float]) -> float:

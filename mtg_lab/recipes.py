@@ -25,6 +25,7 @@ _NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         "rfnet": {"width": 4, "hidden": 16},
         "mmformer": {"width": 4, "depth": 3, "tokens": 32, "heads": 2, "mlp": 64},
         "m2ftrans": {"width": 4, "depth": 3, "layers": 2, "heads": 2, "mlp": 64},
+        "adamm": {"width": 4, "adapter_width": 16, "nodes": 4},
         "segresnet": {"init_filters": 8, "blocks_down": [1, 1, 1], "blocks_up": [1, 1]},
     },
     "lab": {
@@ -32,6 +33,7 @@ _NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         "rfnet": {"width": 8},
         "mmformer": {"width": 8, "depth": 3, "tokens": 128, "heads": 4, "mlp": 256},
         "m2ftrans": {"width": 8, "depth": 3, "heads": 4, "mlp": 256},
+        "adamm": {"width": 8, "adapter_width": 32},
         "segresnet": {"init_filters": 8},
     },
     "paper": {
@@ -39,6 +41,7 @@ _NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         "rfnet": {"width": 16},
         "mmformer": {"width": 8},
         "m2ftrans": {"width": 16},
+        "adamm": {"width": 16},
         "segresnet": {"init_filters": 16},
     },
 }
@@ -93,7 +96,7 @@ class Recipe:
         object.__setattr__(self, "missing", {} if rule.rule == "complete" else rule.to_json())
         if method.needs_teacher and self.teacher is None:
             raise InputError(f"method {self.method} needs a teacher; give --teacher RUN or Recipe(teacher=...)")
-        if self.teacher is not None and not method.needs_teacher:
+        if self.teacher is not None and not (method.needs_teacher or method.takes_teacher):
             raise InputError(f"method {self.method} learns from no teacher; leave the teacher out")
         for name in ("steps", "batch"):
             if getattr(self, name) < 1:

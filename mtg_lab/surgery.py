@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, Prediction, with_latents
+from mtg_lab.backbones.presence import GATES
 from mtg_lab.errors import InputError
 from mtg_lab.evaluation import paired_difference
 from mtg_lab.latent_moments import (
@@ -46,6 +47,7 @@ __all__ = [
     "operated",
     "refilled",
     "translated",
+    "with_gate",
     "with_matched_moments",
     "without_offsets",
 ]
@@ -69,7 +71,7 @@ class Operated(ModalityBackbone):
     def __init__(self, inner: ModalityBackbone, encoded: Operation | None = None, filled: Operation | None = None):
         super().__init__()
         self.inner, self.encoded, self.filled = inner, encoded, filled
-        self.modalities, self.mixture = inner.modalities, inner.mixture
+        self.modalities, self.mixture, self.gate = inner.modalities, inner.mixture, inner.gate
 
     def encode(self, images: Tensor, present: Tensor) -> Latents:
         """The inner network's latents, operated on."""
@@ -105,7 +107,7 @@ class OperatedRun(Run):
 
     inner: Run
     done: str
-    change: Callable[[ModalityBackbone], ModalityBackbone]
+    change: Callable[[Backbone], Backbone]
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -114,12 +116,38 @@ class OperatedRun(Run):
 
     def backbone(self, device: str | torch.device = "cpu") -> Backbone:
         """The network after all operations, in eval mode."""
-        return self.change(with_latents(self.inner.backbone(device), "surgery")).eval()
+        return self.change(self.inner.backbone(device)).eval()
 
 
 def operated(run: Run, done: str, change: Callable[[ModalityBackbone], ModalityBackbone]) -> OperatedRun:
     """The run with a change of its network that ``done`` tells in words; see the functions below for what there is."""
-    return OperatedRun(run.folder, run.recipe, run.digest, run.modalities, run.schema, run, done, change)
+
+    def changed(network: Backbone) -> Backbone:
+        return change(with_latents(network, "surgery"))
+
+    return OperatedRun(run.folder, run.recipe, run.digest, run.modalities, run.schema, run, done, changed)
+
+
+def with_gate(run: Run, gate: str) -> OperatedRun:
+    """The run with another gate at inference, see :func:`mtg_lab.backbones.presence.gated`.
+
+    Args:
+        run: of a network with a head that tells which classes there are: AdaMM, or any with the option ``gate``.
+        gate: ``hard``, ``soft`` or ``off``.
+
+    Raises:
+        InputError: an unknown gate, or a network without such a head.
+    """
+    if gate not in GATES:
+        raise InputError(f"gate is {gate!r}; it can be {', '.join(GATES)}")
+    if run.recipe.backbone != "adamm" and "gate" not in run.recipe.backbone_options:
+        raise InputError(
+            f"the run {run.folder.name} ({_network(run)}) does not tell which classes there are; train it with "
+            "--set backbone.gate=hard"
+        )
+    return OperatedRun(
+        run.folder, run.recipe, run.digest, run.modalities, run.schema, run, f"gate {gate}", partial(_gated, gate=gate)
+    )
 
 
 def without_offsets(run: Run, moments: Sequence[LatentMoments], amount: float = 1.0) -> OperatedRun:
@@ -242,6 +270,11 @@ def _refill(
 
 def _loaded(network: ModalityBackbone, weights: dict[str, Tensor]) -> ModalityBackbone:
     network.load_state_dict(weights)
+    return network
+
+
+def _gated(network: Backbone, gate: str) -> Backbone:
+    network.gate = gate
     return network
 
 

@@ -282,9 +282,9 @@ def build_method(recipe: Recipe, cohort: Manifest, teacher: Backbone | None) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         backbone = recipe.build_backbone(cohort.modalities, cohort.schema)
-    extra = {"teacher": teacher} if teacher else {}
-    regions = cohort.schema.region_classes
-    method = methods.find(recipe.method)(backbone, **extra, regions=regions, **recipe.method_options)
+        extra = {"teacher": teacher} if teacher else {}
+        regions = cohort.schema.region_classes
+        method = methods.find(recipe.method)(backbone, **extra, regions=regions, **recipe.method_options)
     method.prepare(torch.tensor(availability(cohort).to_numpy(dtype=bool)))
     return method
 

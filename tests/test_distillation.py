@@ -10,12 +10,15 @@ from hypothesis import given, settings
 from torch.nn import functional
 
 from mtg_lab.distillation import (
+    Critic,
     feature_distillation,
     frozen,
     latent_distillation,
     logit_distillation,
     prototype_distillation,
+    released_style_matching,
     similarity_maps,
+    style_matching,
 )
 from mtg_lab.errors import InputError
 
@@ -165,3 +168,96 @@ def test_a_frozen_network_neither_learns_nor_drops():
     frozen(network)
     assert not network.training
     assert not any(p.requires_grad for p in network.parameters())
+
+
+# --- style and adversary ----------------------------------------------------------------------------------------------
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def maps(seed=0, grid=(3, 4, 5), channels=6):
+    return {name: noise(2, channels, *grid, seed=seed + n) for n, name in enumerate(("encoder", "style", "content"))}
+
+
+@pytest.mark.parametrize("matching", [style_matching, released_style_matching])
+def test_equal_networks_have_equal_style(matching):
+    assert float(matching(maps(), maps())) == 0
+    assert float(matching(maps(), maps(seed=9))) > 0
+
+
+def test_style_is_the_mean_squared_difference_of_matrices_across_layers():
+    ours, theirs = maps(), maps(seed=9)
+    expected = []
+    for a, b in (("encoder", "style"), ("encoder", "content"), ("style", "content")):
+        grams = [torch.einsum("bcxyz,bdxyz->bcd", m[a], m[b]) / 60 for m in (ours, theirs)]
+        expected.append((grams[0] - grams[1]).square().mean())
+    torch.testing.assert_close(style_matching(ours, theirs), sum(expected) / 3)
+
+
+def test_style_does_not_ask_where_something_is_but_the_released_form_does():
+    flipped = {name: z.flip(2) for name, z in maps().items()}
+    assert float(style_matching(maps(), flipped)) == pytest.approx(0, abs=1e-10)
+    assert float(released_style_matching(maps(), flipped)) > 1e-6
+
+
+def test_mixing_channels_changes_the_style():
+    mixed = maps() | {"style": maps()["style"][:, torch.tensor([1, 0, 2, 3, 4, 5])]}
+    assert float(style_matching(maps(), mixed)) > 1e-3
+
+
+def test_the_released_style_is_that_of_planes_of_each_channel():
+    ours, theirs = (torch.cat(list(m.values()), dim=1) for m in (maps(), maps(seed=9)))
+    total = []
+    for a, b in zip(ours, theirs, strict=True):
+        difference = torch.einsum("cixy,cjxy->cij", a, a) - torch.einsum("cixy,cjxy->cij", b, b)
+        total.append(((difference / 20) ** 2).sum() / (4 * 3**2 * 18**2))
+    torch.testing.assert_close(released_style_matching(maps(), maps(seed=9)), 100 * sum(total) / 2)
+
+
+def test_two_maps_of_other_grids_have_a_style_too():
+    ours = {"encoder": noise(2, 4, 6, 6, 6), "bottleneck": noise(2, 8, 3, 3, 3)}
+    pooled = torch.nn.functional.avg_pool3d(ours["encoder"], 2)
+    zeros = {name: torch.zeros_like(z) for name, z in ours.items()}
+    gram = torch.einsum("bcxyz,bdxyz->bcd", pooled, ours["bottleneck"]) / 27
+    torch.testing.assert_close(style_matching(ours, zeros), gram.square().mean())
+
+
+def test_the_critic_has_the_size_of_the_release_but_for_its_last_kernel():
+    count = sum(p.numel() for p in Critic(128).parameters())
+    assert count == 3149249 - 256 * (2 * 3 * 2) + 256  # a kernel of (2, 3, 2), where this one has a single voxel
+
+
+@pytest.mark.parametrize("grid", [(20, 24, 16), (5, 5, 5), (1, 2, 3), (7, 8, 9)])
+def test_the_critic_reads_any_grid(grid):
+    torch.manual_seed(0)
+    assert Critic(4)(noise(2, 4, *grid)).shape == (2,)
+
+
+def test_the_critic_halves_even_grids_as_the_release_does():
+    torch.manual_seed(0)
+    critic, x = Critic(4), noise(1, 4, 8, 8, 8)
+    padded = torch.nn.functional.conv3d(x, critic.stages[0].weight, critic.stages[0].bias, stride=2, padding=1)
+    found = []
+    critic.stages[0].register_forward_hook(lambda module, args, output: found.append(output))
+    critic(x)
+    torch.testing.assert_close(found[0], padded)
+
+
+def test_the_critics_losses_are_cross_entropies_and_keep_apart():
+    torch.manual_seed(0)
+    critic, student, teacher = Critic(4), noise(3, 4, 4, 4, 4).requires_grad_(), noise(3, 4, 4, 4, 4, seed=1)
+    fooled, own = critic.losses(student, teacher.requires_grad_())
+    with torch.no_grad():
+        told, known = critic(student).sigmoid(), critic(teacher).sigmoid()
+    torch.testing.assert_close(fooled, -(1 - told).log().mean())
+    torch.testing.assert_close(own, -(1 - known).log().mean() - told.log().mean())
+    fooled.backward(retain_graph=True)
+    assert student.grad.any()
+    assert all(p.grad is None for p in critic.parameters())
+    student.grad = None
+    own.backward()
+    assert student.grad is None
+    assert teacher.grad is None
+    assert all(p.grad is not None for p in critic.parameters())

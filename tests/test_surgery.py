@@ -28,6 +28,7 @@ from mtg_lab.surgery import (
     operated,
     refilled,
     translated,
+    with_gate,
     with_matched_moments,
     without_offsets,
 )
@@ -373,6 +374,43 @@ def test_a_network_without_latents_has_nothing_to_operate_on(cohort, moments, tm
     plain = train(recipe(cohort, steps=1, **options), tmp_path / "plain")
     with pytest.raises(InputError, match="surgery needs latents"):
         without_offsets(plain, moments).backbone()
+
+
+# --- the gate ---------------------------------------------------------------------------------------------------------
+
+
+class Shut(torch.nn.Module):
+    """A presence head that sees no tumour."""
+
+    def forward(self, features):
+        return torch.full((len(features), 3), -5.0)
+
+
+@pytest.mark.parametrize("options", [
+    {"backbone": "adamm", "backbone_options": {"width": 4, "adapter_width": 4, "nodes": 2}},
+    {"backbone_options": TINY["unet"] | {"gate": "hard"}},
+])  # fmt: skip
+def test_a_gate_is_opened_and_shut_after_training(cohort, tmp_path, monkeypatch, options):
+    gated = train(recipe(cohort, steps=1, **options), tmp_path / "gated")
+    backbone = gated.backbone
+    monkeypatch.setattr(type(gated), "backbone", lambda self, device="cpu": shut(backbone()))
+    errors = [evaluate(with_gate(gated, g), cohort, metrics=["absolute_volume_error_ml"]) for g in ("hard", "off")]
+    nothing = evaluate(gated, cohort, metrics=["sensitivity"], empty="nan")
+    assert not nothing["value"].any(), "the gate of the recipe is hard"
+    assert not errors[0]["value"].equals(errors[1]["value"])
+    assert with_gate(gated, "soft").operations == ("gate soft",)
+
+
+def shut(network):
+    network.presence = Shut()
+    return network
+
+
+def test_a_network_that_does_not_tell_has_no_gate(run):
+    with pytest.raises(InputError, match=r"does not tell which classes there are; train it with --set backbone\.gate"):
+        with_gate(run, "hard")
+    with pytest.raises(InputError, match="gate is 'ajar'"):
+        with_gate(run, "ajar")
 
 
 # --- what it did to the scores ---------------------------------------------------------------------------------------

@@ -220,10 +220,14 @@ def test_workers_change_nothing_but_the_speed(finished, tmp_path):
     assert_same_bits(train(finished.recipe, tmp_path / "worker", workers=1), finished)
 
 
-def test_dropout_depends_on_the_recipe_alone(tiny_recipe, tmp_path):
+@pytest.mark.parametrize(("backbone", "method", "options"), [
+    ("mmformer", "dropout", {"depth": 2, "tokens": 8, "heads": 2, "mlp": 8, "positions": 2}),
+    ("adamm", "adamm", {"adapter_width": 4, "nodes": 2}),
+])  # fmt: skip
+def test_dropout_depends_on_the_recipe_alone(tiny_recipe, tmp_path, backbone, method, options):
     """Not on what the process has drawn before, nor on an interruption."""
-    network = {"width": 4, "depth": 2, "tokens": 8, "heads": 2, "mlp": 8, "positions": 2, "dropout": 0.5}
-    recipe = tiny_recipe(backbone="mmformer", backbone_options=network, steps=3)
+    network = {"width": 4, "dropout": 0.5, **options}
+    recipe = tiny_recipe(backbone=backbone, backbone_options=network, method=method, method_options={}, steps=3)
     torch.manual_seed(1)
     whole = train(recipe, tmp_path / "whole")
     torch.manual_seed(2)

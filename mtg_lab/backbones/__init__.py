@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mtg_lab.backbones.contract import Backbone, Latents, Mixture, ModalityBackbone, Prediction, with_latents
+from mtg_lab.backbones.adamm import AdaMM
+from mtg_lab.backbones.contract import Backbone, Latents, Mixture, ModalityBackbone, Prediction, map_sizes, with_latents
 from mtg_lab.backbones.m2ftrans import M2FTrans
 from mtg_lab.backbones.mmformer import MMFormer
 from mtg_lab.backbones.outside import segresnet, wrapped
+from mtg_lab.backbones.presence import PresenceHead, check_gate
 from mtg_lab.backbones.rfnet import RFNet
 from mtg_lab.backbones.unet import UNet
 from mtg_lab.errors import InputError
@@ -17,11 +19,13 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "rfnet": RFNet,
     "mmformer": MMFormer,
     "m2ftrans": M2FTrans,
+    "adamm": AdaMM,
     "segresnet": segresnet,
 }
 
 __all__ = [
     "BACKBONES",
+    "AdaMM",
     "Backbone",
     "Latents",
     "M2FTrans",
@@ -32,7 +36,9 @@ __all__ = [
     "RFNet",
     "UNet",
     "build",
+    "map_sizes",
     "with_latents",
+    "with_presence",
     "wrapped",
 ]
 
@@ -40,14 +46,32 @@ __all__ = [
 def build(name: str, modalities: Sequence[str], classes: int, options: Mapping[str, Any]) -> Backbone:
     """The backbone called ``name`` with its options.
 
+    One option all of them take: ``gate`` (``hard``, ``soft`` or ``off``) adds a head that tells which classes the
+    images show, and says what inference does with the answer, see :mod:`mtg_lab.backbones.presence`. AdaMM has it.
+
     Raises:
         InputError: an unknown name, or an option that it does not take.
     """
     if name not in BACKBONES:
         raise InputError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}")
     try:
-        return BACKBONES[name](modalities, classes, **options)
+        if name == "adamm" or "gate" not in options:
+            return BACKBONES[name](modalities, classes, **options)
+        network = BACKBONES[name](modalities, classes, **{k: v for k, v in options.items() if k != "gate"})
+        return with_presence(network, options["gate"])
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise InputError(
             f"backbone {name}: {str(error).splitlines()[0]}; mend its options (--set backbone.NAME=VALUE)"
         ) from error
+
+
+def with_presence(network: Backbone, gate: str) -> Backbone:
+    """The same network with a head for the presence of classes on its last features, and a gate.
+
+    Raises:
+        ValueError: an unknown gate.
+    """
+    check_gate(gate)
+    sizes = map_sizes(network)
+    network.presence, network.gate = PresenceHead(sizes["features"], sizes["logits"]), gate
+    return network

@@ -3,8 +3,8 @@
 Shapes: B samples, M modalities, C channels, K classes, D, H, W voxels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NewType
 
 import torch
@@ -18,6 +18,7 @@ from mtg_lab.backbones.layout import (
     rows_of_zeros,
     side_by_side,
 )
+from mtg_lab.backbones.presence import gated
 from mtg_lab.errors import InputError
 
 FILLS = ("zeros", "anchor")
@@ -33,24 +34,47 @@ class Prediction:
         logits: [B, K, D, H, W].
         aux: auxiliary logits for deep supervision, fine to coarse, each [B, K, d, h, w] at a resolution of its own.
         features: the last feature map before the head, [B, C, D, H, W].
+        presence: logits [B, K - 1] of whether the images show each class but background, where a head tells.
+        inner: maps around the bottleneck, [B, C, d, h, w] by name: ``bottleneck`` is what the way up starts from,
+            ``encoder`` what the way down ends with; AdaMM has ``style`` and ``content`` between them.
     """
 
     logits: Tensor
     features: Tensor
     aux: tuple[Tensor, ...] = field(default=())
+    presence: Tensor | None = None
+    inner: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Backbone(nn.Module):
     """Any network that can miss a modality.
 
     Voxels of an absent modality never influence a result, whatever they hold, NaN included.
+
+    Attributes:
+        modalities: names, in channel order.
+        gate: what inference does with the presence of classes, see :func:`mtg_lab.backbones.presence.gated`.
+        presence: the head that tells it from the last features, if there is one.
     """
 
     modalities: tuple[str, ...]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = "off"
+        self.presence: nn.Module | None = None
+
     def forward(self, images: Tensor, present: Tensor) -> Prediction:
         """Logits of ``images`` [B, M, D, H, W], of which only those with ``present`` bool [B, M] are looked at."""
         raise TypeError(f"{type(self).__name__} must define forward(images, present)")
+
+    def told(self, prediction: Prediction) -> Prediction:
+        """The prediction with the presence of classes, where this network has a head for it; what it answers with."""
+        return replace(prediction, presence=self.presence(prediction.features)) if self.presence else prediction
+
+    def final_logits(self, prediction: Prediction) -> Tensor:
+        """Logits as a mask is made of them, after the gate; training takes those before it."""
+        return gated(prediction.logits, prediction.presence, self.gate)
 
 
 class ModalityBackbone(Backbone):
@@ -240,3 +264,13 @@ def with_latents(backbone: Backbone, who: str) -> ModalityBackbone:
         f"{who} needs latents, one a modality, and this backbone ({type(backbone).__name__}) has none; choose unet, "
         "rfnet, mmformer or m2ftrans"
     )
+
+
+def map_sizes(backbone: Backbone, edge: int = 8) -> dict[str, int]:
+    """Channels of ``logits``, ``features`` and of each of the inner maps, asked of the network itself."""
+    training, parameter = backbone.training, next(backbone.parameters())
+    images = torch.zeros(1, len(backbone.modalities), edge, edge, edge, device=parameter.device)
+    with torch.no_grad():
+        found = backbone.eval()(images, torch.ones(images.shape[:2], dtype=torch.bool, device=images.device))
+    backbone.train(training)
+    return {k: z.shape[1] for k, z in {"logits": found.logits, "features": found.features, **found.inner}.items()}

@@ -163,8 +163,8 @@ def _norm(spatial_dims: int) -> type[nn.Module]:
 class PointConv(nn.Conv3d):
     """A convolution of single voxels, which in float32 on one thread PyTorch turns round instead of using oneDNN."""
 
-    def __init__(self, channels_in: int, channels_out: int):
-        super().__init__(channels_in, channels_out, kernel_size=1)
+    def __init__(self, channels_in: int, channels_out: int, bias: bool = True):
+        super().__init__(channels_in, channels_out, kernel_size=1, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C_in, D, H, W] to [B, C_out, D, H, W]."""

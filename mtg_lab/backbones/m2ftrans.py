@@ -128,6 +128,7 @@ class M2FTrans(ModalityBackbone):
         scales = [z * functional.interpolate(looked, z.shape[-3:]).to(z.dtype)[:, :, None] for z in scales]
         maps = [fusion]
         x = self.join(side_by_side(self.fuse[-1](fusion, scales[-1], seen), fusion))
+        inner = {"encoder": scales[-1].mean(dim=1), "bottleneck": x}
         for s in reversed(range(self.depth)):
             enlarged = self.enlarge[s](x, scales[s].shape[-3:])
             maps.insert(0, enlarged)
@@ -135,7 +136,7 @@ class M2FTrans(ModalityBackbone):
         size = latents[0].shape[-3:]
         features = covering(x, size, 1)
         aux = tuple(covering(head(maps[s]), size, 2**s) for s, head in enumerate(self.aux))
-        return Prediction(self.head(features), features, aux)
+        return self.told(Prediction(self.head(features), features, aux, inner=inner))
 
     def _attended(self, z: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Coarsest latents [B, M, C, d, h, w] and fusion map [B, C, ...] after attention, and who was looked at where.

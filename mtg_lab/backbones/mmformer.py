@@ -115,7 +115,7 @@ class MMFormer(ModalityBackbone):
         """Attend across modalities, then a U-Net way up; auxiliary logits at 1/2, 1/4, ... resolution."""
         *scales, intra = filled_scales(latents, present, self.mixture, self.depth)
         x = self.fuse[-1](self.untoken(self._attended(intra)))
-        maps = [x]
+        maps, inner = [x], {"encoder": scales[-1].mean(dim=1), "bottleneck": x}
         for s in reversed(range(self.depth)):
             enlarged = self.enlarge[s](x, scales[s].shape[-3:])
             x = self.merge[s](self.fuse[s](as_channels(scales[s])), enlarged)
@@ -123,7 +123,7 @@ class MMFormer(ModalityBackbone):
         size = latents[0].shape[-3:]
         features = covering(x, size, 1)
         aux = tuple(head(covering(maps[s], size, 2**s)) for s, head in enumerate(self.aux, start=1))
-        return Prediction(self.head(features), features, aux)
+        return self.told(Prediction(self.head(features), features, aux, inner=inner))
 
     def _attended(self, intra: Tensor) -> Tensor:
         """[B, M, T, d, h, w] to [B, M T, d, h, w] after attention over all tokens of all modalities."""

@@ -35,7 +35,7 @@ class Wrapped(Backbone):
                 "answer logits [B, K, D, H, W] on the same grid (some networks need 'multiple' for that)"
             )
         logits = covering(logits, size, 1)
-        return Prediction(logits, features=logits)
+        return self.told(Prediction(logits, features=logits))
 
 
 def wrapped(module: nn.Module, modalities: Sequence[str], multiple: int = 1) -> Wrapped:

@@ -100,6 +100,7 @@ class RFNet(ModalityBackbone):
         z = scales[-1]
         guesses = [self.guess[-1](z, None)]
         x = self.fuse[-1](z, guesses[0])
+        inner = {"encoder": z.mean(dim=1), "bottleneck": x}
         for s in reversed(range(self.depth)):
             z = scales[s]
             enlarged = self.enlarge[s](x, z.shape[-3:])
@@ -108,7 +109,7 @@ class RFNet(ModalityBackbone):
         size = latents[0].shape[-3:]
         features = covering(x, size, 1)
         aux = tuple(covering(guess, size, 2**s) for s, guess in enumerate(guesses))
-        return Prediction(self.head(features), features, aux)
+        return self.told(Prediction(self.head(features), features, aux, inner=inner))
 
     def uni_decode(self, latents: Latents, modality: int) -> Prediction:
         """Logits of one modality alone, from all of its scales; needs ``uni_decoder``."""

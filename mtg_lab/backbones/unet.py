@@ -116,17 +116,15 @@ class UNet(ModalityBackbone):
         skips = [stem]
         for down in self.down:
             skips.append(down(skips[-1]))
+        inner = {"encoder": skips[-2], "bottleneck": skips[-1]}
         x, decoded = skips.pop(), []
         for up in self.up:
             x = up(x, skips.pop())
             decoded.append(x)
         features = covering(x, size, 1)
         coarse = [covering(d, size, 2**s) for s, d in enumerate(decoded[-2::-1], start=1)]  # 1/2, 1/4, ... resolution
-        return Prediction(
-            logits=self.head(features),
-            features=features,
-            aux=tuple(head(c) for head, c in zip(self.aux, coarse, strict=False)),
-        )
+        aux = tuple(head(c) for head, c in zip(self.aux, coarse, strict=False))
+        return self.told(Prediction(self.head(features), features, aux, inner=inner))
 
 
 class _Stem(UnetBasicBlock):

@@ -1,6 +1,7 @@
 """Training methods; each is losses and a schedule around a backbone."""
 
 from mtg_lab.errors import InputError
+from mtg_lab.methods.adamm import AdaMM
 from mtg_lab.methods.baselines import Complete, Dropout
 from mtg_lab.methods.contract import Losses, Method, checked_options
 from mtg_lab.methods.gradient_modulation import GradientModulation
@@ -11,7 +12,7 @@ from mtg_lab.methods.prototype_modulation import PrototypeModulation
 
 _METHODS: tuple[type[Method], ...] = (
     Complete, Dropout, AlignedTeacher, Student, Passion, BalancedTeacher, BalancedStudent, InverseFrequency,
-    PrototypeModulation, GradientModulation,
+    PrototypeModulation, GradientModulation, AdaMM,
 )  # fmt: skip
 METHODS: dict[str, type[Method]] = {m.name: m for m in _METHODS}
 

@@ -60,12 +60,14 @@ class Method(nn.Module):
     Class attributes:
         name: how recipes and the command line call it.
         needs_teacher: whether a trained run must be given.
+        takes_teacher: whether one may be given.
         needs_latents: whether the backbone must have latents, one a modality.
         defaults: options and their default values.
     """
 
     name: ClassVar[str]
     needs_teacher: ClassVar[bool] = False
+    takes_teacher: ClassVar[bool] = False
     needs_latents: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {}
     segmentation: nn.Module  # (Prediction, label) to a scalar

@@ -7,7 +7,7 @@ import torch
 from monai.networks import one_hot
 from torch import Tensor
 
-from mtg_lab.backbones import Backbone, ModalityBackbone
+from mtg_lab.backbones import Backbone, map_sizes
 from mtg_lab.distillation import prototypes
 from mtg_lab.methods.contract import Losses, by_modality
 from mtg_lab.methods.settings import Fused
@@ -39,10 +39,9 @@ class PrototypeModulation(Fused):
 
     def __init__(self, backbone: Backbone, **options: Any):
         super().__init__(backbone, **options)
-        classes, features = _head_sizes(self.backbone)
-        modalities = len(backbone.modalities)
-        self.register_buffer("prototypes", torch.zeros(modalities, classes, features))
-        self.register_buffer("seen", torch.zeros(modalities, classes))  # 1 once there is a prototype
+        sizes, modalities = map_sizes(self.backbone), len(backbone.modalities)
+        self.register_buffer("prototypes", torch.zeros(modalities, sizes["logits"], sizes["features"]))
+        self.register_buffer("seen", torch.zeros(modalities, sizes["logits"]))  # 1 once there is a prototype
 
     def forward(self, batch: Mapping[str, Tensor]) -> Losses:
         """Fused segmentation and the prototypical losses of slow modalities."""
@@ -109,14 +108,3 @@ def others_over_own(scores: Tensor, counted: Tensor) -> Tensor:
     others = counted.sum(dim=-1, keepdim=True) - 1
     mean = (inside.sum(dim=-1, keepdim=True) - inside) / others.clamp_min(1)
     return torch.where(counted & (others >= 1), mean / torch.where(counted, scores, 1), torch.ones_like(scores))
-
-
-def _head_sizes(backbone: ModalityBackbone, edge: int = 8) -> tuple[int, int]:
-    """Classes and channels of the last features, asked of the network itself."""
-    training = backbone.training
-    parameter = next(backbone.parameters())
-    images = torch.zeros(1, len(backbone.modalities), edge, edge, edge, device=parameter.device)
-    with torch.no_grad():
-        found = backbone.eval()(images, torch.ones(images.shape[:2], dtype=torch.bool, device=images.device))
-    backbone.train(training)
-    return found.logits.shape[1], found.features.shape[1]

@@ -1,5 +1,6 @@
 """What every network of the lab promises, asked of each of them."""
 
+from dataclasses import replace
 from itertools import product
 
 import hypothesis.strategies as st
@@ -8,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from mtg_lab.backbones import BACKBONES, Mixture, build
+from mtg_lab.backbones import BACKBONES, Mixture, build, map_sizes
 from mtg_lab.errors import InputError
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f", "dwi", "adc", "rcbv", "swi")
@@ -19,9 +20,11 @@ TINY = {
     "rfnet": {"width": 4, "depth": 2, "guess_width": 4, "hidden": 8},
     "mmformer": {"width": 4, "depth": 2, "tokens": 16, "heads": 2, "mlp": 16, "positions": 3},
     "m2ftrans": {"width": 4, "depth": 2, "layers": 2, "heads": 2, "mlp": 16, "positions": 3, "guess_width": 4},
+    "adamm": {"width": 4, "adapter_width": 4, "nodes": 2, "subsets": ["t1c", "t1n+t2w", "t1c+t2f"]},
     "segresnet": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
 }
-WITH_LATENTS = [name for name in BACKBONES if name != "segresnet"]
+WITHOUT_LATENTS = ("adamm", "segresnet")
+WITH_LATENTS = [name for name in BACKBONES if name not in WITHOUT_LATENTS]
 # With aux_heads auxiliary maps where that is an option: their resolutions, as 1/n.
 SUPERVISED = {"unet": (2, 4), "rfnet": (1, 2, 4, 8), "mmformer": (2, 4), "m2ftrans": (1, 2)}
 
@@ -29,7 +32,7 @@ every_backbone = pytest.mark.parametrize("name", BACKBONES)
 every_latent_backbone = pytest.mark.parametrize("name", WITH_LATENTS)
 every_filling = pytest.mark.parametrize(("name", "fill"), [(n, f) for n in WITH_LATENTS for f in FILLS])
 every_answer = pytest.mark.parametrize(
-    ("name", "fill"), [(n, f) for n in WITH_LATENTS for f in FILLS] + [("segresnet", None)]
+    ("name", "fill"), [(n, f) for n in WITH_LATENTS for f in FILLS] + [(n, None) for n in WITHOUT_LATENTS]
 )
 every_size = pytest.mark.parametrize(("modalities", "classes"), [(1, 2), (2, 2), (3, 4), (4, 4), (5, 2), (8, 4)])
 
@@ -37,12 +40,15 @@ every_size = pytest.mark.parametrize(("modalities", "classes"), [(1, 2), (2, 2),
 def network(name, modalities=4, classes=4, seed=0, fill=None, **options):
     torch.manual_seed(seed)
     options |= {} if fill is None else {"fill": fill}
-    return build(name, MODALITIES[:modalities], classes, TINY[name] | options).eval()
+    tiny = dict(TINY[name])
+    if name == "adamm" and modalities <= 4:  # every subset; what more modalities have too many of is named
+        del tiny["subsets"]
+    return build(name, MODALITIES[:modalities], classes, tiny | options).eval()
 
 
 def heads(name, count):
     """The option for so many auxiliary heads, where it is one: RFNet's are part of its fusion."""
-    return {} if name in ("rfnet", "segresnet") else {"aux_heads": count}
+    return {} if name in ("rfnet", *WITHOUT_LATENTS) else {"aux_heads": count}
 
 
 def noise(*shape, seed=0):
@@ -155,8 +161,10 @@ def test_latents_have_one_room_a_modality(name):
 def test_whatever_must_learn_gets_a_gradient(name, fill):
     """Dead parameters hide in networks whose modules nothing calls."""
     net = network(name, fill=fill, **heads(name, 1)).train()
-    answer = net(noise(2, 4, 8, 8, 8), torch.ones(2, 4, dtype=torch.bool))
-    (answer.logits.square().mean() + sum(a.square().mean() for a in answer.aux)).backward()
+    present = alternating(2, 4) if name == "adamm" else torch.ones(2, 4, dtype=torch.bool)  # adapters are of subsets
+    answer = net(noise(2, 4, 8, 8, 8), present)
+    maps = [answer.logits, *answer.aux, *([] if answer.presence is None else [answer.presence])]
+    sum(a.square().mean() for a in maps).backward()
     dead = [n for n, p in net.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     # A norm takes the bias before it away again: there it is enough that the weight beside it learns.
     dead = [n for n in dead if not n.endswith(".bias") or n.replace(".bias", ".weight") in dead]
@@ -289,3 +297,43 @@ def test_the_barycentre_is_the_weighted_mean():
 
 def test_uniform_weights_are_not_trained():
     assert not Mixture(3, learned=False).theta.requires_grad
+
+
+# --- which classes there are ------------------------------------------------------------------------------------------
+
+
+@every_backbone
+def test_any_network_can_tell_which_classes_there_are(name):
+    net = network(name, classes=3, gate="hard").train()
+    answer = net(noise(2, 4, 8, 8, 8), alternating(2, 4))
+    assert answer.presence.shape == (2, 2)
+    answer.presence.square().mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in net.presence.parameters() if p.ndim > 1)
+
+
+@every_backbone
+def test_the_gate_closes_what_is_held_absent_and_nothing_else(name):
+    net, images, present = network(name, gate="hard"), noise(2, 4, 8, 8, 8), alternating(2, 4)
+    with torch.inference_mode():
+        answer = net(images, present)
+        told = torch.tensor([[3.0, -3.0, 3.0], [-3.0, 3.0, 3.0]])
+        closed = net.final_logits(replace(answer, presence=told))
+    torch.testing.assert_close(closed[0, [0, 1, 3]], answer.logits[0, [0, 1, 3]], rtol=0, atol=0)
+    torch.testing.assert_close(closed[1, [0, 2, 3]], answer.logits[1, [0, 2, 3]], rtol=0, atol=0)
+    assert not (closed[0].argmax(dim=0) == 2).any()
+    assert not (closed[1].argmax(dim=0) == 1).any()
+
+
+@every_backbone
+def test_a_gate_that_does_not_exist_is_one_line(name):
+    with pytest.raises(InputError, match=r"gate is 'ajar'; it can be hard, soft, off"):
+        network(name, gate="ajar")
+
+
+@pytest.mark.parametrize("name", [n for n in BACKBONES if n != "segresnet"])
+def test_maps_around_the_bottleneck_have_a_batch_and_a_grid(name):
+    with torch.inference_mode():
+        inner = network(name)(noise(2, 4, 16, 16, 16), alternating(2, 4)).inner
+    assert {"encoder", "bottleneck"} <= set(inner)
+    assert all(z.ndim == 5 and len(z) == 2 for z in inner.values())
+    assert map_sizes(network(name)).keys() == {"logits", "features", *inner}
