@@ -82,6 +82,8 @@ def gathered(
 ) -> list[Tables]:
     """Work on every recipe, and write all tables and about.json anew after each, so that nothing is lost by a stop.
 
+    Tables come in the order of the recipes, whichever was done first: the first of a grid is what others are held to.
+
     Args:
         recipes: by key.
         job: must be importable, as processes are spawned.
@@ -92,20 +94,20 @@ def gathered(
     started = time.perf_counter()
     read_manifest(options.manifest).materialise(min(options.jobs * options.threads, os.cpu_count() or 1))
     options.out.mkdir(parents=True, exist_ok=True)
-    found: list[Tables] = []
+    done: dict[Hashable, Tables] = {}
     for key, future in conduct(recipes, job, options.jobs, options.minutes):
         if error := future.exception():
             print(f"{' '.join(map(str, key))}: {error}", flush=True)
             continue
-        tables = labelled(future.result(), key)
-        found.append(tables)
-        print(f"{time.perf_counter() - started:.0f} s, {len(found)}/{len(recipes)}", *tables[-1].round(4).values[0])
+        done[key] = labelled(future.result(), key)
+        found = [done[k] for k in recipes if k in done]
+        print(f"{time.perf_counter() - started:.0f} s, {len(found)}/{len(recipes)}", *done[key][-1].round(4).values[0])
         for name, parts in zip(names, zip(*found, strict=True), strict=True):
             pd.concat(parts, ignore_index=True).to_csv(options.out / f"{name}.csv", index=False)
         (options.out / "about.json").write_text(json.dumps(about([t[0] for t in found]), indent=2))
-    if missing := len(recipes) - len(found):
+    if missing := len(recipes) - len(done):
         print(f"{missing} of {len(recipes)} runs are missing; the same command goes on with them")
-    return found
+    return [done[k] for k in recipes if k in done]
 
 
 def about(scores: Sequence[pd.DataFrame]) -> dict[str, object]:

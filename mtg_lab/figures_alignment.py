@@ -72,7 +72,7 @@ def loss_by_anchor(runs: pd.DataFrame, columns: Sequence[str] = ("dice", "relati
 
 
 def anchor_front(runs: pd.DataFrame, differences: pd.DataFrame, title: str = "") -> Figure:
-    """What each closed gap cost: relative gap against the paired difference in Dice to no alignment.
+    """Gap and Dice of every loss with every anchor: relative gap against the paired difference in Dice to no alignment.
 
     Args:
         runs: columns align_loss, anchor, align_weight, seed and relative_gap; rows of weight 0 are the reference and
@@ -108,5 +108,5 @@ def anchor_front(runs: pd.DataFrame, differences: pd.DataFrame, title: str = "")
               for i, x in enumerate(anchors)]  # fmt: skip
     marks.append(Line2D([], [], color="#888888", ls=":", label="gap without alignment"))
     figure.legend(handles=marks, frameon=False, fontsize=9, loc="outside right center")
-    figure.suptitle(title or "What each closed gap cost", fontsize=12)
+    figure.suptitle(title or "Gap and Dice of every loss with every anchor", fontsize=12)
     return figure

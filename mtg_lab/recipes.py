@@ -26,6 +26,10 @@ _NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         "mmformer": {"width": 4, "depth": 3, "tokens": 32, "heads": 2, "mlp": 64},
         "m2ftrans": {"width": 4, "depth": 3, "layers": 2, "heads": 2, "mlp": 64},
         "adamm": {"width": 4, "adapter_width": 16, "nodes": 4},
+        "nnunet": {"width": 8, "depth": 2},
+        "synthesis": {"width": 8, "latent": 4, "depth": 2, "painter_width": 4},
+        "feature_generation": {"width": 8, "latent": 4, "depth": 2, "generator_width": 4},
+        "sample_retrieval": {"width": 8, "latent": 4, "depth": 2, "memory": 64},
         "segresnet": {"init_filters": 8, "blocks_down": [1, 1, 1], "blocks_up": [1, 1]},
     },
     "lab": {
@@ -34,6 +38,10 @@ _NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         "mmformer": {"width": 8, "depth": 3, "tokens": 128, "heads": 4, "mlp": 256},
         "m2ftrans": {"width": 8, "depth": 3, "heads": 4, "mlp": 256},
         "adamm": {"width": 8, "adapter_width": 32},
+        "nnunet": {"width": 8, "depth": 3},
+        "synthesis": {"width": 8, "latent": 8, "depth": 3},
+        "feature_generation": {"width": 8, "latent": 8, "depth": 3},
+        "sample_retrieval": {"width": 8, "latent": 8, "depth": 3},
         "segresnet": {"init_filters": 8},
     },
     "paper": {
@@ -42,6 +50,10 @@ _NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         "mmformer": {"width": 8},
         "m2ftrans": {"width": 16},
         "adamm": {"width": 16},
+        "nnunet": {},
+        "synthesis": {"width": 32, "latent": 16, "depth": 4, "painter_width": 16},
+        "feature_generation": {"width": 32, "latent": 16, "depth": 4, "generator_width": 64},
+        "sample_retrieval": {"width": 32, "latent": 16, "depth": 4, "memory": 4096},
         "segresnet": {"init_filters": 16},
     },
 }

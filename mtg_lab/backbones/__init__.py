@@ -5,9 +5,10 @@ from typing import Any
 
 from mtg_lab.backbones.adamm import AdaMM
 from mtg_lab.backbones.contract import Backbone, Latents, Mixture, ModalityBackbone, Prediction, map_sizes, with_latents
+from mtg_lab.backbones.imputation import FeatureGeneration, SampleRetrieval, Synthesis
 from mtg_lab.backbones.m2ftrans import M2FTrans
 from mtg_lab.backbones.mmformer import MMFormer
-from mtg_lab.backbones.outside import segresnet, wrapped
+from mtg_lab.backbones.outside import NnUNet, segresnet, wrapped
 from mtg_lab.backbones.presence import PresenceHead, check_gate
 from mtg_lab.backbones.rfnet import RFNet
 from mtg_lab.backbones.unet import UNet
@@ -20,20 +21,28 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mmformer": MMFormer,
     "m2ftrans": M2FTrans,
     "adamm": AdaMM,
+    "nnunet": NnUNet,
     "segresnet": segresnet,
+    "synthesis": Synthesis,
+    "feature_generation": FeatureGeneration,
+    "sample_retrieval": SampleRetrieval,
 }
 
 __all__ = [
     "BACKBONES",
     "AdaMM",
     "Backbone",
+    "FeatureGeneration",
     "Latents",
     "M2FTrans",
     "MMFormer",
     "Mixture",
     "ModalityBackbone",
+    "NnUNet",
     "Prediction",
     "RFNet",
+    "SampleRetrieval",
+    "Synthesis",
     "UNet",
     "build",
     "map_sizes",

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from monai.networks.nets.dynunet import DynUNet
 from monai.networks.nets.segresnet import SegResNet
 from torch import Tensor, nn
 
-from mtg_lab.backbones.blocks import covering, padded_to
+from mtg_lab.backbones.blocks import check_sizes, covering, padded_to
 from mtg_lab.backbones.contract import Backbone, Prediction, check_images, mask_latents
 from mtg_lab.errors import InputError
 
@@ -60,3 +62,45 @@ def segresnet(modalities: Sequence[str], classes: int, **options: Any) -> Wrappe
     """MONAI's SegResNet (Myronenko 2018, arXiv 1810.11654, without its autoencoder) with MONAI's options."""
     network = SegResNet(spatial_dims=3, in_channels=len(modalities), out_channels=classes, **options)
     return wrapped(network, modalities, multiple=2 ** (len(network.blocks_down) - 1))
+
+
+class NnUNet(Backbone):
+    """The network that nnU-Net's rules lead to for crops of this size (Isensee et al. 2021), as MONAI's DynUNet.
+
+    Images side by side, absent ones zero; stages of two convolutions, instance norm, LeakyReLU 0.01, strided
+    convolutions down, transposed ones up, auxiliary logits at 1/2, 1/4, ... resolution but for the two coarsest. Of
+    nnU-Net it is the network and not the framework: its augmentation, patches and ensembles are not here.
+
+    Args:
+        modalities: names, in channel order.
+        classes: K, background included.
+        width: channels of the first stage, doubled at each halving up to 320; 32 in nnU-Net.
+        depth: how often the grid is halved.
+
+    Raises:
+        ValueError: a size below one.
+    """
+
+    def __init__(self, modalities: Sequence[str], classes: int, width: int = 32, depth: int = 4):
+        super().__init__()
+        check_sizes(width=width, depth=depth)
+        self.modalities, self.depth = tuple(modalities), depth
+        strides = [1, *[2] * depth]
+        self.network = DynUNet(
+            3, len(self.modalities), classes, [3] * (depth + 1), strides, strides[1:],
+            filters=[min(width * 2**s, 320) for s in range(depth + 1)],
+            norm_name=("instance_any_layout", {"affine": True}),
+            deep_supervision=depth > 1, deep_supr_num=max(1, depth - 1),
+        )  # fmt: skip
+
+    def forward(self, images: Tensor, present: Tensor) -> Prediction:
+        """Logits, and in training auxiliary ones; features are the logits."""
+        check_images(images, present, self.modalities)
+        size, multiple = images.shape[-3:], 2**self.depth
+        x = padded_to(mask_latents(images, present), [max(-(-n // multiple), 2) * multiple for n in size])
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        found = self.network(x)
+        maps = list(found.unbind(dim=1)) if found.ndim == 6 else [found]
+        logits = covering(maps[0], size, 1)
+        return self.told(Prediction(logits, features=logits, aux=tuple(covering(m, size, 1) for m in maps[1:])))

@@ -61,7 +61,7 @@ class UNet(ModalityBackbone):
             raise ValueError(f"width {width}, latent {latent} and depth {depth} must be at least 1")
         if not 0 <= aux_heads < depth:
             raise ValueError(f"aux_heads is {aux_heads}; with depth {depth} it can be 0 to {depth - 1}")
-        self.modalities, self.depth = tuple(modalities), depth
+        self.modalities, self.depth, self.latent = tuple(modalities), depth, latent
         self.mixture = Mixture(len(self.modalities), learned_mixture, fill)
         self.encoders = nn.ModuleList(_block(1, latent) for _ in self.modalities)
         widths = [width * 2**stage for stage in range(depth + 1)]

@@ -9,10 +9,11 @@ from mtg_lab.methods.inverse_frequency import InverseFrequency
 from mtg_lab.methods.mind_the_gap import AlignedTeacher, Student
 from mtg_lab.methods.passion import BalancedStudent, BalancedTeacher, Passion
 from mtg_lab.methods.prototype_modulation import PrototypeModulation
+from mtg_lab.methods.strategies import DataGeneration, FeatureGeneration, MultiTask, SampleRetrieval
 
 _METHODS: tuple[type[Method], ...] = (
     Complete, Dropout, AlignedTeacher, Student, Passion, BalancedTeacher, BalancedStudent, InverseFrequency,
-    PrototypeModulation, GradientModulation, AdaMM,
+    PrototypeModulation, GradientModulation, AdaMM, DataGeneration, FeatureGeneration, SampleRetrieval, MultiTask,
 )  # fmt: skip
 METHODS: dict[str, type[Method]] = {m.name: m for m in _METHODS}
 

@@ -21,9 +21,13 @@ TINY = {
     "mmformer": {"width": 4, "depth": 2, "tokens": 16, "heads": 2, "mlp": 16, "positions": 3},
     "m2ftrans": {"width": 4, "depth": 2, "layers": 2, "heads": 2, "mlp": 16, "positions": 3, "guess_width": 4},
     "adamm": {"width": 4, "adapter_width": 4, "nodes": 2, "subsets": ["t1c", "t1n+t2w", "t1c+t2f"]},
+    "nnunet": {"width": 4, "depth": 2},
     "segresnet": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
+    "synthesis": {"width": 4, "latent": 3, "depth": 2, "painter_width": 4},
+    "feature_generation": {"width": 4, "latent": 3, "depth": 2, "generator_width": 4},
+    "sample_retrieval": {"width": 4, "latent": 3, "depth": 2, "memory": 6, "neighbours": 2},
 }
-WITHOUT_LATENTS = ("adamm", "segresnet")
+WITHOUT_LATENTS = ("adamm", "nnunet", "segresnet", "synthesis")
 WITH_LATENTS = [name for name in BACKBONES if name not in WITHOUT_LATENTS]
 # With aux_heads auxiliary maps where that is an option: their resolutions, as 1/n.
 SUPERVISED = {"unet": (2, 4), "rfnet": (1, 2, 4, 8), "mmformer": (2, 4), "m2ftrans": (1, 2)}
