@@ -91,7 +91,7 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
 @main.command()
 @_MANIFEST
 @click.option("--method", default="dropout", help="dropout, student, passion, ...; an unknown name lists all")
-@click.option("--backbone", default="unet")
+@click.option("--backbone", default="", help="By default the method's usual one: unet for most.")
 @_PRESET
 @click.option("--teacher", default="", metavar="RUN", help="run folder of the teacher, for --method student")
 @click.option("--seed", default=0, type=click.IntRange(0))
@@ -117,7 +117,8 @@ def train(manifest: str, method: str, backbone: str, preset: str, teacher: str, 
 
         options["missing"] = Missingness.parse(missing).to_json()
     settings = {name: literal(text) for name, text in _pairs(changes, "--set").items()}
-    recipe = training.preset(preset, method, manifest, seed, backbone=backbone, **options)
+    named = {"backbone": backbone} if backbone else {}
+    recipe = training.preset(preset, method, manifest, seed, **named, **options)
     run = training.train(training.override(recipe, settings), out, workers=workers)
     click.echo(f"{run.folder}: {run.environment['seconds']:.0f} s on {run.environment['device']}, "
                f"final loss {run.history['loss'].tail(20).mean():.3f}")  # fmt: skip

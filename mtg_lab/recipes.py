@@ -183,15 +183,16 @@ def preset(name: str, method: str = "dropout", manifest: str = "", seed: int = 0
 
     ``smoke`` proves that everything runs (4 mm voxels, a handful of subjects, seconds); ``lab`` is made for a laptop
     without a GPU (2 mm); ``paper`` is for a GPU and BraTS (1 mm, 80^3 crops, BraTS-sized training). Each backbone has
-    sizes of its own in each of them, unless ``backbone_options`` are among the changes.
+    sizes of its own in each of them, unless ``backbone_options`` are among the changes; without a ``backbone`` among
+    them it is the method's usual one.
 
     Raises:
         InputError: an unknown preset.
     """
     if name not in PRESETS:
         raise InputError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
-    backbone = str(changes.get("backbone", "unet"))
-    common: dict[str, Any] = {"manifest": str(manifest), "method": method, "seed": seed,
+    backbone = str(changes.get("backbone", methods.find(method).usual_backbone))
+    common: dict[str, Any] = {"manifest": str(manifest), "method": method, "seed": seed, "backbone": backbone,
                               "backbone_options": dict(_NETWORKS[name].get(backbone, {}))}  # fmt: skip
     scales: dict[str, dict[str, Any]] = {
         "smoke": {"limit": (6, 2, 3), "steps": 40, "preprocessing": Preprocessing(4.0), "sampling": Sampling(32)},

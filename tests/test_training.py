@@ -34,7 +34,9 @@ def recipe_of(tiny_recipe, method, **changes):
     """The method's recipe, with an aligned teacher where it needs one."""
     if methods.find(method).needs_teacher:
         changes["teacher"] = tiny_recipe(method="aligned_teacher", steps=2)
-    return tiny_recipe(method=method, **changes)
+    usual = methods.find(method).usual_backbone
+    usual = "unet" if usual == "adamm" else usual  # whose options the tiny recipe has
+    return tiny_recipe(method=method, backbone=usual, **changes)
 
 
 def stop_before(patch, folder, step):

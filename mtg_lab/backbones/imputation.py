@@ -39,13 +39,13 @@ class Synthesis(Backbone):
         **trunk: options of :class:`~mtg_lab.backbones.UNet`.
 
     Raises:
-        ValueError: a size out of range.
+        ValueError: a size out of range, or a ``fill``.
     """
 
     def __init__(self, modalities: Sequence[str], classes: int, painter_width: int = 8, **trunk: Any):
         super().__init__()
         check_sizes(painter_width=painter_width)
-        self.trunk = UNet(modalities, classes, **trunk)
+        self.trunk = UNet(modalities, classes, **_without_fill(trunk))
         self.modalities = self.trunk.modalities
         self.painter = SegResNet(
             init_filters=painter_width, in_channels=2 * len(self.modalities), out_channels=len(self.modalities),
@@ -75,11 +75,11 @@ class FeatureGeneration(UNet):
         **trunk: options of :class:`~mtg_lab.backbones.UNet`.
 
     Raises:
-        ValueError: a size out of range.
+        ValueError: a size out of range, or a ``fill``.
     """
 
     def __init__(self, modalities: Sequence[str], classes: int, generator_width: int = 16, **trunk: Any):
-        super().__init__(modalities, classes, **trunk)
+        super().__init__(modalities, classes, **_without_fill(trunk))
         check_sizes(generator_width=generator_width)
         count = len(self.modalities)
         self.generator = nn.Sequential(
@@ -121,11 +121,11 @@ class SampleRetrieval(UNet):
         **trunk: options of :class:`~mtg_lab.backbones.UNet`.
 
     Raises:
-        ValueError: a size out of range, or more neighbours than memories.
+        ValueError: a size out of range, more neighbours than memories, or a ``fill``.
     """
 
     def __init__(self, modalities: Sequence[str], classes: int, memory: int = 512, neighbours: int = 8, **trunk: Any):
-        super().__init__(modalities, classes, **trunk)
+        super().__init__(modalities, classes, **_without_fill(trunk))
         check_sizes(memory=memory, neighbours=neighbours)
         if neighbours > memory:
             raise ValueError(f"neighbours is {neighbours}; the memory holds {memory}, give at most that")
@@ -173,6 +173,12 @@ class SampleRetrieval(UNet):
     def decode_each(self, latents: Latents, masks: Tensor, together: int = 1) -> Iterator[Prediction]:
         """As the contract says; every mask asks the memory for itself."""
         return ModalityBackbone.decode_each(self, latents, masks, together)
+
+
+def _without_fill(trunk: dict[str, Any]) -> dict[str, Any]:
+    if "fill" in trunk:
+        raise ValueError("fill is no option of a network that fills what is absent itself")
+    return trunk
 
 
 def _planes(present: Tensor, like: Tensor) -> Tensor:

@@ -70,6 +70,7 @@ class AdaMM(Method):
     """
 
     name = "adamm"
+    usual_backbone = "adamm"
     takes_teacher = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "guide": "detached",

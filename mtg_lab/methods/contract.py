@@ -62,6 +62,7 @@ class Method(nn.Module):
         needs_teacher: whether a trained run must be given.
         takes_teacher: whether one may be given.
         needs_latents: whether the backbone must have latents, one a modality.
+        usual_backbone: which one a preset takes where none is named.
         defaults: options and their default values.
     """
 
@@ -69,6 +70,7 @@ class Method(nn.Module):
     needs_teacher: ClassVar[bool] = False
     takes_teacher: ClassVar[bool] = False
     needs_latents: ClassVar[bool] = False
+    usual_backbone: ClassVar[str] = "unet"
     defaults: ClassVar[Mapping[str, Any]] = {}
     segmentation: nn.Module  # (Prediction, label) to a scalar
 

@@ -46,12 +46,13 @@ class DataGeneration(_Drawn):
     """
 
     name = "data_generation"
+    usual_backbone = "synthesis"
     weight = "painting_weight"
     defaults: ClassVar[Mapping[str, Any]] = {"painting_weight": 1.0}
 
     def __init__(self, backbone: Backbone, **options: Any):
         super().__init__(backbone, **options)
-        _check_map(self, "synthesised", "synthesis")
+        _check_map(self, "synthesised")
 
     def forward(self, batch: Mapping[str, Tensor]) -> Losses:
         """Segmentation of completed images, and how far painted ones are from the truth."""
@@ -73,13 +74,14 @@ class FeatureGeneration(_Drawn):
     """
 
     name = "feature_generation"
+    usual_backbone = "feature_generation"
     needs_latents = True
     weight = "guess_weight"
     defaults: ClassVar[Mapping[str, Any]] = {"guess_weight": 0.1}
 
     def __init__(self, backbone: Backbone, **options: Any):
         super().__init__(backbone, **options)
-        _check_map(self, "generated", "feature_generation")
+        _check_map(self, "generated")
 
     def forward(self, batch: Mapping[str, Tensor]) -> Losses:
         """Segmentation with guesses, and how far they are from the truth."""
@@ -101,6 +103,7 @@ class SampleRetrieval(Method):
     """
 
     name = "sample_retrieval"
+    usual_backbone = "sample_retrieval"
     needs_latents = True
     defaults: ClassVar[Mapping[str, Any]] = {"voxels": 16}
     backbone: RetrievalNetwork
@@ -170,9 +173,11 @@ class MultiTask(_Drawn):
         return self._losses(prediction, batch["label"], "reconstruction", term)
 
 
-def _check_map(method: Method, name: str, backbone: str) -> None:
+def _check_map(method: Method, name: str) -> None:
     if name not in map_sizes(method.backbone):
-        raise InputError(f"method {method.name} needs a network that fills what is absent; give --backbone {backbone}")
+        raise InputError(
+            f"method {method.name} needs a network that fills what is absent; give --backbone {method.usual_backbone}"
+        )
 
 
 def _processes() -> tuple[int, int]:

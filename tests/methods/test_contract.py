@@ -17,15 +17,18 @@ MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-def network(seed=0, **options):
+def network(seed=0, method="dropout", modalities=MODALITIES, **options):
+    """A U-Net, or what the method needs in its place."""
     torch.manual_seed(seed)
-    return build("unet", MODALITIES, 3, {"width": 4, "latent": 3, "depth": 2, **options})
+    usual = find(method).usual_backbone
+    usual = "unet" if usual == "adamm" else usual  # AdaMM's terms compose with any network; see test_adamm
+    return build(usual, modalities, 3, {"width": 4, "latent": 3, "depth": 2, **options})
 
 
 def make(name, **options):
     method = find(name)
     teacher = {"teacher": network(seed=1)} if method.needs_teacher else {}
-    return method(network(), **teacher, **checked_options(method, options)).train()
+    return method(network(method=name), **teacher, **checked_options(method, options)).train()
 
 
 def sample_batch(samples=2, size=8, seed=0):
@@ -49,9 +52,8 @@ def sample_batch(samples=2, size=8, seed=0):
 def test_any_number_of_modalities_from_one_to_eight(name, count):
     """Also where a sample has one of them only."""
     names, method = [f"m{i}" for i in range(count)], find(name)
-    options = {"width": 4, "latent": 3, "depth": 2}
-    teacher = {"teacher": build("unet", names, 3, options)} if method.needs_teacher else {}
-    built = method(build("unet", names, 3, options), **teacher, **checked_options(method, {})).train()
+    teacher = {"teacher": network(modalities=names)} if method.needs_teacher else {}
+    built = method(network(method=name, modalities=names), **teacher, **checked_options(method, {})).train()
     batch = sample_batch()
     batch["image"] = batch["image"].repeat(1, 2, 1, 1, 1)[:, :count]
     batch["present"] = torch.ones(2, count, dtype=torch.bool)
@@ -79,7 +81,8 @@ def test_the_total_is_one_finite_number_that_teaches_the_backbone(name):
     assert torch.isfinite(losses.total)
     gradients = {n: p.grad for n, p in method.backbone.named_parameters() if p.grad is not None}
     assert all(torch.isfinite(g).all() for g in gradients.values())
-    assert {"head.weight", "encoders.0.conv1.conv.weight"} <= {n for n, g in gradients.items() if g.any()}
+    taught = {n.removeprefix("trunk.") for n, g in gradients.items() if g.any()}
+    assert {"head.weight", "encoders.0.conv1.conv.weight"} <= taught
 
 
 @every_method
@@ -142,9 +145,10 @@ def test_bf16_is_close_to_float32(name):
 def test_auxiliary_heads_are_taught_where_the_backbone_has_them(name):
     method = find(name)
     teacher = {"teacher": network(seed=1)} if method.needs_teacher else {}
-    supervised = method(network(aux_heads=1), **teacher)
+    supervised = method(network(method=name, aux_heads=1), **teacher)
     supervised(sample_batch()).total.backward()
-    assert supervised.backbone.aux[0].weight.grad.any()
+    (head,) = getattr(supervised.backbone, "trunk", supervised.backbone).aux
+    assert head.weight.grad.any()
 
 
 def answer(logits, *aux):
@@ -235,7 +239,7 @@ def test_whatever_moves_is_in_the_checkpoint(name):
 @every_method
 def test_only_the_backbone_is_kept(name):
     method = make(name)
-    assert set(method.trained()) == set(network().state_dict())
+    assert set(method.trained()) == set(network(method=name).state_dict())
 
 
 @pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.needs_teacher])
