@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, Prediction, with_latents
+from mtg_lab.backbones.imputation import MeanImages
 from mtg_lab.backbones.presence import GATES
 from mtg_lab.errors import InputError
 from mtg_lab.evaluation import paired_difference
@@ -49,6 +50,7 @@ __all__ = [
     "translated",
     "with_gate",
     "with_matched_moments",
+    "with_mean_images",
     "without_offsets",
 ]
 
@@ -164,6 +166,14 @@ def with_matched_moments(run: Run, moments: Sequence[LatentMoments], amount: flo
     return operated(
         run, f"moments matched, {amount:g} of the way",
         partial(Operated, encoded=lambda z, present: matched(z, moments, present, amount)),
+    )  # fmt: skip
+
+
+def with_mean_images(run: Run) -> OperatedRun:
+    """The run of any network with the mean of the present images in place of an absent one."""
+    return OperatedRun(
+        run.folder, run.recipe, run.digest, run.modalities, run.schema, run, "absent images: mean of the others",
+        MeanImages,
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from mtg_lab.surgery import (
     translated,
     with_gate,
     with_matched_moments,
+    with_mean_images,
     without_offsets,
 )
 
@@ -404,6 +405,19 @@ def test_a_gate_is_opened_and_shut_after_training(cohort, tmp_path, monkeypatch,
 def shut(network):
     network.presence = Shut()
     return network
+
+
+def test_the_mean_of_what_is_there_stands_in_for_what_is_not(run, cohort):
+    filled = with_mean_images(run)
+    images, present = noise(1, 4, 8, 8, 8), torch.tensor([[True, False, True, False]])
+    mean = images[:, [0, 2]].mean(dim=1)
+    with torch.inference_mode():
+        found = filled.backbone()(images, present).logits
+        images[:, 1] = images[:, 3] = mean
+        torch.testing.assert_close(found, run.backbone()(images, torch.ones_like(present)).logits)
+    scores = evaluate(filled, cohort, subsets=["t1n+t1c+t2w+t2f"])["value"]
+    assert scores.equals(evaluate(run, cohort, subsets=["t1n+t1c+t2w+t2f"])["value"])
+    assert filled.operations == ("absent images: mean of the others",)
 
 
 def test_a_network_that_does_not_tell_has_no_gate(run):

@@ -63,6 +63,28 @@ class Synthesis(Backbone):
         return self.told(replace(answer, inner={**answer.inner, "synthesised": painted}))
 
 
+class MeanImages(Backbone):
+    """Any trained network, given the mean of the present images in place of each absent one.
+
+    With z-scored images zeros are the mean over the brain already; this is the mean over sequences at each voxel.
+
+    Args:
+        inner: the network.
+    """
+
+    def __init__(self, inner: Backbone):
+        super().__init__()
+        self.inner, self.modalities, self.gate = inner, inner.modalities, inner.gate
+
+    def forward(self, images: Tensor, present: Tensor) -> Prediction:
+        """What the network answers as if nothing were absent."""
+        check_images(images, present, self.modalities)
+        visible = mask_latents(images, present)
+        mean = visible.sum(dim=1, keepdim=True) / present.sum(dim=1)[:, None, None, None, None]
+        completed = torch.where(present[..., None, None, None], visible, mean.to(images.dtype))
+        return self.inner(completed, torch.ones_like(present))
+
+
 class FeatureGeneration(UNet):
     """Feature generation: a small network guesses the latents of absent sequences from those of the present ones.
 

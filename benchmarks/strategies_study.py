@@ -1,0 +1,237 @@
+r"""Six categories of strategies against missing sequences, the baselines that papers leave out, and AdaMM taken apart.
+
+    python benchmarks/strategies_study.py --preset lab --seeds 0 1 2 --out out/strategies_study
+    python benchmarks/strategies_study.py --arms adamm adamm_no_graph --invented out/more/data_manifest.csv
+    python benchmarks/strategies_study.py --split val --seeds 0 --arms multi_task \
+        --vary method.reconstruction_weight=0.1,1,10
+
+Arms on the lab's U-Net, same steps, crops and learning rate (those of ``dropout``):
+
+* baselines: ``zero_fill`` (trained on complete data, zeros where a sequence is absent) and ``mean_fill`` (the same
+  network, given the mean of the present images), ``specialists`` (a network a subset, trained with nothing else),
+  ``nnunet`` (nnU-Net's network, subsets drawn);
+* imputation: ``data_generation``, ``feature_generation``, ``sample_retrieval``;
+* without: ``dropout`` (robustness), ``multi_task``, and distillation: ``plain`` (a student of the logits of a teacher
+  that was not aligned), ``mind_the_gap`` (an aligned teacher and its anchor), ``adamm_unet`` (AdaMM's terms on the
+  U-Net), ``adamm`` (on its own network).
+
+AdaMM's parts: ``adamm_no_adapters`` (nor graph), ``adamm_no_graph``, ``adamm_no_bbdm`` (no style, content, adversary),
+``adamm_no_presence`` (no head, no weights, no gate), ``adamm_released``; ``..._open`` is the same network with its gate
+open.
+
+Runs are recipes: what is trained is not trained again. After every run scores.csv, runs.csv (one line a run: mean
+scores, parameters, seconds) and about.json are written; at the end differences.csv (paired over subjects and seeds,
+95 % intervals). ``--invented`` names a further cohort, of whose subjects without enhancing tumour it is told how much
+of it each network invents (invented.csv).
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from studies import COST, Tables, add_options, change, check_options, gathered, points
+
+from mtg_lab import read_manifest, vocabulary
+from mtg_lab.manifest import Manifest
+from mtg_lab.methods.adamm import RELEASED, RELEASED_NETWORK
+from mtg_lab.recipes import Recipe, override, preset
+from mtg_lab.runs import Run
+
+OPEN = "_open"
+SPECIALIST = "specialist "
+NO_BBDM = {"method.style": "off", "method.content_weight": 0.0, "method.adversary_weight": 0.0}
+# No gradient reaches the head; the gate is open, as an untrained head would close it at random.
+NO_PRESENCE = {"method.presence_weight": 0.0, "method.presence_weights": False, "backbone.gate": "off"}
+RELEASE = {f"method.{k}": v for k, v in RELEASED.items()} | {f"backbone.{k}": v for k, v in RELEASED_NETWORK.items()}
+PARTS: dict[str, dict[str, Any]] = {
+    "adamm": {},
+    "adamm_no_adapters": {"backbone.adapters": False, "backbone.graph": False},
+    "adamm_no_graph": {"backbone.graph": False},
+    "adamm_no_bbdm": NO_BBDM,
+    "adamm_no_presence": NO_PRESENCE,
+    "adamm_released": RELEASE,
+}
+COMPARISONS = [
+    *((arm, "dropout") for arm in ("zero_fill", "mean_fill", "specialists", "nnunet", "data_generation",
+                                   "feature_generation", "sample_retrieval", "multi_task", "plain", "mind_the_gap",
+                                   "adamm_unet", "adamm")),
+    *((arm, "adamm") for arm in PARTS if arm != "adamm"),
+    *((arm, arm + OPEN) for arm in PARTS),
+]  # fmt: skip
+
+Key = tuple[str, str, int]  # arm, settings in words, seed
+
+
+def arms(name: str, manifest: str, seed: int, changes: Mapping[str, object]) -> dict[str, Recipe]:
+    """All recipes by their arm, the networks of one subset each as ``specialist <subset>``."""
+
+    def made(method: str, settings: Mapping[str, object] | None = None, **more: Any) -> Recipe:
+        return change(override(preset(name, method, manifest, seed, **more), settings or {}), changes)
+
+    complete = made("complete")
+    modalities = read_manifest(manifest).modalities
+    found = {
+        "dropout": made("dropout"),
+        "zero_fill": complete,
+        "nnunet": made("dropout", backbone="nnunet"),
+        **{m: made(m) for m in ("data_generation", "feature_generation", "sample_retrieval", "multi_task")},
+        "plain": made("student", {"method.latent_weight": 0.0}, teacher=complete),
+        "mind_the_gap": made("student", teacher=made("aligned_teacher")),
+        "adamm_unet": made("adamm", {"backbone.gate": "hard"}, backbone="unet"),
+        **{part: made("adamm", settings) for part, settings in PARTS.items()},
+    }
+    for subset in vocabulary.subsets(modalities)[:-1]:
+        words = vocabulary.subset_name(subset, modalities)
+        found[SPECIALIST + words] = replace(complete, missing={"rule": "subset", "subset": words})
+    return found
+
+
+def planned(options: argparse.Namespace) -> dict[Key, Recipe]:
+    """What to train, seed by seed; an arm that a varied setting does not touch is there once a seed."""
+    fixed = dict(next(points(options.set))[1])
+    grid = [p for text in options.points for p in points(text.split())] or list(points(options.vary))
+    chosen: dict[Key, Recipe] = {}
+    seen = set()
+    for seed, (words, point) in itertools.product(options.seeds, grid):
+        for arm, recipe in arms(options.preset, options.manifest, seed, fixed | point).items():
+            asked = "specialists" if arm.startswith(SPECIALIST) else arm
+            if (not options.arms or asked in options.arms) and (once := (arm, recipe.digest())) not in seen:
+                seen.add(once)
+                chosen[arm, words, seed] = recipe
+    check_options(chosen, [*fixed, *(k for _, point in grid for k in point)])
+    return chosen
+
+
+def work(recipe: Recipe, split: str, workers: int, threads: int, invented: str) -> Tables:
+    """Train (or load) one run and score it, in all its variants: scores, what it invents, a line of facts each."""
+    import torch
+
+    torch.set_num_threads(threads)
+    from mtg_lab.surgery import with_gate, with_mean_images
+    from mtg_lab.training import train
+
+    run = train(recipe, workers=workers)
+    variants: dict[str, Run] = {"": run}
+    if recipe.method == "complete" and not recipe.missing:
+        variants["mean"] = with_mean_images(run)
+    if recipe.method == "adamm" and recipe.backbone_options.get("gate") != "off":
+        variants["open"] = with_gate(run, "off")
+    found = [_scored(operated, split, invented) for operated in variants.values()]
+    return tuple(
+        pd.concat([t.assign(variant=v) for v, t in zip(variants, tables, strict=True)], ignore_index=True)
+        for tables in zip(*found, strict=True)
+    )
+
+
+def _scored(run: Run, split: str, invented: str) -> Tables:
+    from mtg_lab.evaluation import evaluate
+
+    recipe = run.recipe
+    cohort = read_manifest(recipe.manifest).limit(*recipe.limit)  # those scored have everything
+    subsets = [str(recipe.missing["subset"])] if recipe.missing else None
+    started = time.process_time()
+    scores = evaluate(run, cohort, split, subsets=subsets)
+    scoring = (time.process_time() - started) / scores["subject"].nunique()
+    line = {"run": run.digest, "steps": recipe.steps, "dice": scores["value"].mean()}
+    for column in ("region", "modalities"):
+        line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
+    line |= {"parameters": sum(p.numel() for p in run.backbone().parameters()), "scoring_seconds": scoring}
+    line |= {k: run.environment[k] for k in COST}
+    return scores, _invented(run, invented, split, subsets), pd.DataFrame([line])
+
+
+def _invented(run: Run, manifest: str, split: str, subsets: list[str] | None) -> pd.DataFrame:
+    """Millilitres of enhancing tumour where there is none, by subject and subset."""
+    from mtg_lab.evaluation import evaluate
+
+    if not manifest:
+        return pd.DataFrame(columns=["subject", "subset", "modalities", "value"])
+    cohort = without_enhancing(read_manifest(manifest))
+    volumes = evaluate(run, cohort, split, metrics=["volume_error_ml"], subsets=subsets)
+    return volumes.loc[volumes["region"] == "ET", ["subject", "subset", "modalities", "value"]]
+
+
+def without_enhancing(cohort: Manifest) -> Manifest:
+    """The subjects whose reference has no enhancing tumour."""
+    import nibabel as nib
+    import numpy as np
+
+    values = [v for v, name in cohort.schema.labels.items() if name == "ET"]
+    kept = [s for s in cohort.materialise() if not np.isin(np.asarray(nib.load(s.label).dataobj), values).any()]
+    return replace(cohort, subjects=tuple(kept))
+
+
+def labelled(tables: Tables, key: Key) -> Tables:
+    """With arm, settings and seed in front; specialists are one arm, and a variant is an arm of its own."""
+    arm, settings, seed = key
+    arm = "specialists" if arm.startswith(SPECIALIST) else arm
+    names = {"": arm, "mean": "mean_fill", "open": arm + OPEN}
+    found = []
+    for table in tables:
+        labels = {"arm": table["variant"].map(names), "settings": settings, "seed": seed}
+        found.append(table.assign(**labels)[[*labels, *(c for c in table if c != "variant")]])
+    return tuple(found)
+
+
+def report(found: list[Tables], out: Path) -> None:
+    """Means over seeds with their spread, what is invented, and paired differences."""
+    from mtg_lab.evaluation import paired_difference
+
+    runs = pd.concat([t[-1] for t in found], ignore_index=True)
+    groups = runs.groupby(["arm", "settings"], sort=False)
+    shown = [c for c in runs if c.startswith("dice")]
+    spread = pd.DataFrame({"sd": groups["dice"].std(), "runs": groups["dice"].size()})
+    print(
+        groups[[*shown, "parameters", "seconds_per_step", "scoring_seconds"]].mean().join(spread).round(3).to_string()
+    )
+    invented = pd.concat([t[1] for t in found], ignore_index=True)
+    if len(invented):
+        told = invented.assign(any=invented["value"].astype(float) > 0).groupby(["arm", "settings"], sort=False)
+        print(told.agg({"value": "mean", "any": "mean"}).round(3).to_string())
+    tables: dict[Key, pd.DataFrame] = {}
+    for key, part in pd.concat([t[0] for t in found]).groupby(["arm", "settings", "seed"], sort=False):
+        tables[key] = part.assign(protocol="")  # variants and single subsets have protocols of their own
+    for (arm, words, seed), part in list(tables.items()):
+        if arm == "specialists" and ("zero_fill", words, seed) in tables:  # the specialist for everything
+            complete = tables["zero_fill", words, seed]
+            everything = complete[complete["modalities"] == complete["modalities"].max()]
+            tables[arm, words, seed] = pd.concat([part, everything], ignore_index=True)
+    rows = []
+    for (ours, theirs), words in itertools.product(COMPARISONS, runs["settings"].unique()):
+        seeds = [s for a, w, s in tables if (a, w) == (ours, words) and (theirs, words, s) in tables]
+        if seeds:
+            sides = [{s: tables[arm, words, s] for s in seeds} for arm in (ours, theirs)]
+            labels = {"ours": ours, "theirs": theirs, "settings": words, "seeds": len(seeds)}
+            rows.append(paired_difference(*sides).assign(**labels))
+    if rows:
+        differences = pd.concat(rows, ignore_index=True)
+        differences.to_csv(out / "differences.csv", index=False)
+        print(differences[differences["modalities"] == "all"].round(3).to_string(index=False))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser, "out/strategies_study")
+    parser.add_argument("--vary", nargs="*", default=[], metavar="KEY=VALUE,VALUE", help="every arm at every point")
+    parser.add_argument("--points", nargs="*", default=[], metavar="'KEY=VALUE KEY=VALUE'", help="instead, these alone")
+    parser.add_argument("--invented", default="", metavar="MANIFEST", help="who of it lacks ET is scored for inventing")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    chosen = planned(options)
+    job = partial(
+        work, split=options.split, workers=options.workers, threads=options.threads, invented=options.invented
+    )
+    found = gathered(chosen, job, labelled, ("scores", "invented", "runs"), options)
+    if found:
+        report(found, options.out)
+    print(f"wall time {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
