@@ -11,6 +11,7 @@ from torch.nn import functional
 from mtg_lab.backbones import AdaMM, Backbone
 from mtg_lab.backbones.blocks import covering
 from mtg_lab.errors import InputError
+from mtg_lab.figure_notes import titled
 from mtg_lab.vocabulary import subset_name, subsets
 
 # Of the adapters of one set, in the order in which a map meets them but for the fourth, which stands beside a block.
@@ -75,7 +76,7 @@ def adapter_map(strength: pd.DataFrame, title: str = "") -> Figure:
     sns.heatmap(strength, annot=True, fmt=".2f", cmap="cividis", vmin=0, ax=axes, cbar=False, annot_kws={"size": 8})
     axes.set(xlabel="", ylabel="")
     axes.tick_params(axis="x", labelrotation=0)
-    figure.suptitle(title or "What each subset's adapters add, as a share of the map they add it to", fontsize=12)
+    titled(figure, title or "What each subset's adapters add, as a share of the map they add it to")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The protocol under a figure: a line below everything else, for which the figure grows."""
+"""Words around a figure: a title that is never cut off, and the protocol below, for which the figure grows."""
 
 import textwrap
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from mtg_lab.protocol import digests, protocol_line
 
-_POINTS = 6.5
+_POINTS, _TITLE_POINTS = 6.5, 12
 _WIDTH = 0.54  # of a letter, in its size, on average
 _LINE_INCHES = 1.35 * _POINTS / 72
 _PAD_INCHES = 0.04
@@ -67,3 +67,9 @@ def note(figure: Figure, text: str) -> Figure:
     figure.text(0.1 / width, _PAD_INCHES / whole, "\n".join(lines), fontsize=_POINTS, color="#6b6b6b", va="bottom",
                 linespacing=1.1, in_layout=False, gid="note")  # fmt: skip
     return figure
+
+
+def titled(figure: Figure, text: str) -> None:
+    """A title above all panels, in as many lines as the figure's width asks for."""
+    letters = int(0.94 * figure.get_figwidth() * 72 / (_TITLE_POINTS * _WIDTH))  # some words are wider than others
+    figure.suptitle(textwrap.fill(text, max(20, letters)), fontsize=_TITLE_POINTS)

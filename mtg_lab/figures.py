@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import gaussian_kde, norm
 
-from mtg_lab.figure_notes import note_protocol
+from mtg_lab.figure_notes import note_protocol, titled
 from mtg_lab.files import written_aside
 from mtg_lab.palette import COLOURS, MARKERS, OUTLINES, modality_style
 from mtg_lab.protocol import check_comparable, check_one_metric
@@ -83,7 +83,7 @@ def tissue_densities(table: pd.DataFrame, title: str = "") -> Figure:
     handles = [Line2D([], [], color=COLOURS[n], label=t) for n, t in enumerate(tissues)]
     handles += [Line2D([], [], color="black", ls=s, label=o) for s, o in zip(OUTLINES, sources, strict=False) if o]
     figure.legend(handles=handles, loc="outside lower center", ncols=2 * len(modalities), fontsize=9, frameon=False)
-    figure.suptitle(title or "How bright each tissue is in each sequence", fontsize=12)
+    titled(figure, title or "How bright each tissue is in each sequence")
     return figure
 
 
@@ -122,7 +122,7 @@ def embedding(
         for handle in legend.legend_handles:
             if handle is not None:
                 handle.set_alpha(1)
-    figure.suptitle(title or f"Latents, coloured by {colour_by}", fontsize=12)
+    titled(figure, title or f"Latents, coloured by {colour_by}")
     return figure
 
 
@@ -149,7 +149,7 @@ def gap_dots(table: pd.DataFrame, title: str = "") -> Figure:
         )
         axes.set_xlim(left=0)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=12)
+    titled(figure, title)
     return figure
 
 
@@ -189,7 +189,7 @@ def subset_heatmap(scores: pd.DataFrame, title: str = "") -> Figure:
     heat.set(xlabel="", ylabel="")
     heat.xaxis.tick_top()
     heat.tick_params(length=0)
-    figure.suptitle(title or "Dice by subset of sequences", fontsize=12)
+    titled(figure, title or "Dice by subset of sequences")
     return note_protocol(figure, scores)
 
 
@@ -229,7 +229,7 @@ def missingness_lines(scores: Mapping[str, pd.DataFrame], title: str = "", draws
     row[0].set_ylabel("mean Dice")
     named = {label: handle for axes in row for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(title or "Dice falls as sequences go missing (bands: 95 % over subjects)", fontsize=12)
+    titled(figure, title or "Dice falls as sequences go missing (bands: 95 % over subjects)")
     return note_protocol(figure, scores.values())
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mtg_lab.figure_notes import titled
 from mtg_lab.figures import COLOURS, MARKERS
 
 MEASURES = (("dice", "mean Dice"), ("relative_gap", "relative gap"), ("effective_rank", "effective rank"))
@@ -35,7 +36,7 @@ def weight_sweep(runs: pd.DataFrame, title: str = "") -> Figure:
         axes.set_ylim(0, 1.06 * runs[column].max())
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False, fontsize=9)
-    figure.suptitle(title or "The same network, more and more alignment", fontsize=12)
+    titled(figure, title or "The same network, more and more alignment")
     return figure
 
 
@@ -67,7 +68,7 @@ def loss_by_anchor(runs: pd.DataFrame, columns: Sequence[str] = ("dice", "relati
         axes.set_yticks(range(len(losses)), [x.replace("_", " ") for x in losses], fontsize=9)
         axes.set_title(column.replace("_", " "), fontsize=11)
         axes.spines[:].set_visible(False)
-    figure.suptitle(title or "Every loss with every anchor (mean ± standard deviation over seeds)", fontsize=12)
+    titled(figure, title or "Every loss with every anchor (mean ± standard deviation over seeds)")
     return figure
 
 
@@ -108,5 +109,5 @@ def anchor_front(runs: pd.DataFrame, differences: pd.DataFrame, title: str = "")
               for i, x in enumerate(anchors)]  # fmt: skip
     marks.append(Line2D([], [], color="#888888", ls=":", label="gap without alignment"))
     figure.legend(handles=marks, frameon=False, fontsize=9, loc="outside right center")
-    figure.suptitle(title or "Gap and Dice of every loss with every anchor", fontsize=12)
+    titled(figure, title or "Gap and Dice of every loss with every anchor")
     return figure

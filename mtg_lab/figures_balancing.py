@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mtg_lab.errors import InputError
-from mtg_lab.figure_notes import note_protocol
+from mtg_lab.figure_notes import note_protocol, titled
 from mtg_lab.figures import forest
 from mtg_lab.palette import COLOURS, MARKERS, modality_style
 
@@ -48,7 +48,7 @@ def modality_curves(histories: Mapping[str, pd.DataFrame], column: str = "studen
         axes.set(title=str(run).replace("_", " "), xlabel="step")
     row[0].set_ylabel(_WORDS.get(column, column))
     _modality_legend(figure, list(shown.values()), column)
-    figure.suptitle(title or f"{_WORDS.get(column, column).capitalize()} during training", fontsize=12)
+    titled(figure, title or f"{_WORDS.get(column, column).capitalize()} during training")
     return figure
 
 
@@ -70,7 +70,7 @@ def balance_course(history: pd.DataFrame, columns: Sequence[str] = COURSE, title
         _curves(axes, history, column)
         axes.set(title=_WORDS.get(column, column), xlabel="step")
     _modality_legend(figure, [history], columns[0])
-    figure.suptitle(title or "Below zero a modality lags, and its coefficient grows", fontsize=12)
+    titled(figure, title or "Below zero a modality lags, and its coefficient grows")
     return figure
 
 
@@ -102,7 +102,7 @@ def dice_by_share(runs: pd.DataFrame, title: str = "") -> Figure:
         _plain(axes)
     row[0].set_ylabel("Dice from it alone")
     _arm_legend(figure, arms)
-    figure.suptitle(title or "What a modality alone is worth, by how often it was there in training", fontsize=12)
+    titled(figure, title or "What a modality alone is worth, by how often it was there in training")
     return note_protocol(figure, runs)
 
 
@@ -137,7 +137,7 @@ def balance_scores(runs: pd.DataFrame, title: str = "") -> Figure:
     left.set(ylabel="mean Dice", ylim=(0, 1), title="each modality alone")
     right.set(xlabel="modalities missing", title="averaged over subsets")
     _arm_legend(figure, arms)
-    figure.suptitle(title or f"Dice after training under the rates {runs['rates'].iloc[0]}", fontsize=12)
+    titled(figure, title or f"Dice after training under the rates {runs['rates'].iloc[0]}")
     return note_protocol(figure, runs)
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from mtg_lab.calibration import risk_coverage, risk_coverage_area
 from mtg_lab.errors import InputError
-from mtg_lab.figure_notes import note
+from mtg_lab.figure_notes import note, titled
 from mtg_lab.palette import COLOURS, MARKERS, OUTLINES
 
 _ORDER = (7, 3, 4, 2, 0, 5, 1, 6)  # black first: the subset of all sequences
@@ -58,7 +58,7 @@ def reliability_diagram(bins: pd.DataFrame, subsets: Sequence[str] | None = None
     upper[0].set_ylabel("share of voxels in the region")
     lower[0].set_ylabel("voxels")
     _legend(figure, *upper[0].get_legend_handles_labels())
-    figure.suptitle(title or "Below the diagonal, probabilities are too high", fontsize=12)
+    titled(figure, title or "Below the diagonal, probabilities are too high")
     return note(figure, _settings(bins))
 
 
@@ -108,7 +108,7 @@ def risk_coverage_curves(cases: pd.DataFrame, subsets: Sequence[str] | None = No
     handles.append(Line2D([], [], color="#888888", lw=0.8, label="best possible order"))
     _legend(figure, handles, [str(h.get_label()) for h in handles])
     words = "A flat curve: the network does not know which cases it fails (numbers: area)"
-    figure.suptitle(title or words, fontsize=12)
+    titled(figure, title or words)
     return note(figure, _settings(cases))
 
 

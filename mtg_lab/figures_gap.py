@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from mtg_lab.figure_notes import note_protocol
+from mtg_lab.figure_notes import note_protocol, titled
 from mtg_lab.palette import COLOURS, MARKERS, OUTLINES, RUN_COLOURS, modality_style
 from mtg_lab.slices import intensity_window, mark_sides
 
@@ -42,7 +42,7 @@ def one_voxel(
         bottom.set(ylim=(-reach, reach), xticks=[], yticks=[] if bottom is not below[0] else [0])
         bottom.spines[["top", "right"]].set_visible(False)
     below[0].set_ylabel("latent $z_m$")
-    figure.suptitle(title or "One voxel, and what each encoder makes of it", fontsize=12)
+    titled(figure, title or "One voxel, and what each encoder makes of it")
     return figure
 
 
@@ -77,7 +77,7 @@ def gap_against_chance(tables: Mapping[str, pd.DataFrame], title: str = "", colu
         Line2D([], [], color="black", marker="o", mfc="white", lw=2, label="not told from chance (p > 0.05)"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.suptitle(title or "The gap, measure by measure, against chance", fontsize=12)
+    titled(figure, title or "The gap, measure by measure, against chance")
     return figure
 
 
@@ -122,7 +122,7 @@ def gap_by_part(
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         axes.spines[["top", "right"]].set_visible(False)
     _legend(figure, figure.axes[0])
-    figure.suptitle(title or f"The gap by {column}", fontsize=12)
+    titled(figure, title or f"The gap by {column}")
     return figure
 
 
@@ -137,7 +137,7 @@ def gap_matrices(matrices: Mapping[str, pd.DataFrame], title: str = "", measure:
                     cbar=axes is panels[-1], cbar_kws={"label": measure}, annot_kws={"fontsize": 10})  # fmt: skip
         axes.set_title(run, fontsize=11)
         axes.tick_params(axis="y", rotation=0)
-    figure.suptitle(title or f"{measure} between every two sequences", fontsize=12)
+    titled(figure, title or f"{measure} between every two sequences")
     return figure
 
 
@@ -163,7 +163,7 @@ def gap_in_training(histories: Mapping[str, pd.DataFrame], title: str = "") -> F
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     _legend(figure, left)
-    figure.suptitle(title or "Gap and Dice while the network trains (two validation crops)", fontsize=12)
+    titled(figure, title or "Gap and Dice while the network trains (two validation crops)")
     return figure
 
 
@@ -192,7 +192,7 @@ def gap_against_dice(
         axes.legend(frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(correlation_words(found), fontsize=10)
-    figure.suptitle(title, fontsize=12)
+    titled(figure, title)
     noted = note_protocol(figure, table)
     _name_points(figure, means[x], means[y])
     return noted

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from mtg_lab.figure_notes import note_protocol
+from mtg_lab.figure_notes import note_protocol, titled
 from mtg_lab.palette import COLOURS, OUTLINES, modality_style
 
 _BAR = "#5a5a5a"
@@ -46,7 +46,7 @@ def upset(pattern: pd.DataFrame, title: str = "", most: int = 31) -> Figure:
     _totals(totals, pattern.sum().to_numpy(), modalities, len(pattern))
     dots.set_xlabel(f"and {len(rest)} rarer combinations with {rest['count'].sum()} subjects" if len(rest) else "")
     complete = int(pattern.all(axis=1).sum())
-    figure.suptitle(title or f"{complete} of {len(pattern)} subjects have everything", fontsize=12)
+    titled(figure, title or f"{complete} of {len(pattern)} subjects have everything")
     return figure
 
 
@@ -134,7 +134,7 @@ def subject_matrix(
     )
     handles = [Patch(facecolor=c, edgecolor="#9a9a9a", label=w) for w, c in words.items()]
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False, fontsize=9)
-    figure.suptitle(title or f"{int((~pattern).to_numpy().sum())} of {pattern.size} cells are missing", fontsize=12)
+    titled(figure, title or f"{int((~pattern).to_numpy().sum())} of {pattern.size} cells are missing")
     return figure
 
 
@@ -166,5 +166,5 @@ def absence_modes(scores: pd.DataFrame, title: str = "") -> Figure:
     axes.set_ylim(len(subsets) - 0.5, -0.5)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=len(modes), frameon=False)
-    figure.suptitle(title or "Three ways to lack a sequence", fontsize=12)
+    titled(figure, title or "Three ways to lack a sequence")
     return note_protocol(figure, scores)

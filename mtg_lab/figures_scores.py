@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from mtg_lab.figure_notes import note_protocol, wrapped
+from mtg_lab.figure_notes import note_protocol, titled, wrapped
 from mtg_lab.palette import COLOURS, MARKERS, modality_style
 from mtg_lab.postprocessing import derived_regions
 from mtg_lab.score_cube import EVERY_REGION, Scores, comparable_cubes, more_is_better, nanmean
@@ -52,7 +52,7 @@ def shapley_bars(worth: pd.DataFrame, title: str = "") -> Figure:
     axes.set_ylim(len(modalities) - 0.5, -0.5)
     axes.set_xlim(right=1.22 * max(worth["high"].max(), worth["value"].max()))
     figure.supxlabel("Shapley value (Dice), with its share of the score with all sequences", fontsize=10)
-    figure.suptitle(title or _most_worth(worth), fontsize=12)
+    titled(figure, title or _most_worth(worth))
     return note_protocol(figure, worth)
 
 
@@ -118,7 +118,7 @@ def case_scatter(
         Line2D([], [], ls="", marker="D", mfc="none", mec=COLOURS[3], label=f"not better under {names[0]}"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    figure.suptitle(title or f"{metric.capitalize()} of every subject, mean over subsets and seeds", fontsize=12)
+    titled(figure, title or f"{metric.capitalize()} of every subject, mean over subsets and seeds")
     return note_protocol(figure, cubes[names[0]].table([]))
 
 
@@ -176,7 +176,7 @@ def rank_plot(stability: pd.DataFrame, tests: pd.DataFrame | None = None, title:
     words = "rank by mean score; bar: 95 % of draws of patients and seeds; %: how often first; τ: agreement of draws"
     words += "; bracket: not told apart" if tests is not None else ""
     figure.supxlabel("\n".join(wrapped(words, figure.get_figwidth() - 0.2, 9)), fontsize=9)
-    figure.suptitle(title or "How firm the ranking is", fontsize=12)
+    titled(figure, title or "How firm the ranking is")
     return note_protocol(figure, stability)
 
 
@@ -259,5 +259,5 @@ def claims_against_spread(
         handles.append(Patch(facecolor="#e6e6e6", edgecolor="#bbbbbb", label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
     words = f"{inside} of {len(gains)} claimed gains are smaller than the distance between reports of one method"
-    figure.suptitle(title or words, fontsize=12)
+    titled(figure, title or words)
     return figure if seeds is None else note_protocol(figure, seeds)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mtg_lab.figure_notes import titled
 from mtg_lab.palette import MARKERS, OUTLINES, RUN_COLOURS
 
 
@@ -31,7 +32,7 @@ def along(panels: Mapping[str, pd.DataFrame], xlabel: str, title: str = "") -> F
         axes.grid(axis="y", color="#e5e5e5")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2)
-    figure.suptitle(title, fontsize=12)
+    titled(figure, title)
     return figure
 
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mtg_lab.figure_notes import titled
 from mtg_lab.palette import COLOURS, OUTLINES
 
 _PANELS_A_ROW = 4
@@ -84,7 +85,7 @@ def slice_panels(
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
     if title:
-        figure.suptitle(title, fontsize=12)
+        titled(figure, title)
     return figure
 
 
@@ -130,7 +131,7 @@ def growth_layers(layers: Mapping[str, np.ndarray], axis: int = 2, index: int | 
     for axes, (name, volume) in zip(grid, layers.items(), strict=False):
         _quiet(axes).imshow(np.take(volume, chosen, axis).T, cmap="cividis", origin="lower")
         axes.set_title(name.replace("_", " "), fontsize=10)
-    figure.suptitle(title, fontsize=12)
+    titled(figure, title)
     return figure
 
 

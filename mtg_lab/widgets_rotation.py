@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mtg_lab.errors import InputError
+from mtg_lab.figure_notes import titled
 from mtg_lab.widgets import Picture, _live
 from mtg_lab.widgets_points import GROUPS, MOST_POINTS, group_styles
 
@@ -67,7 +68,7 @@ def angles_picture(
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if len(labels) <= 12:
         figure.legend(handles, labels, loc="lower center", ncols=6, frameon=False, markerscale=2.5, fontsize=9)
-    figure.suptitle(title, fontsize=11)
+    titled(figure, title)
     return figure
 
 

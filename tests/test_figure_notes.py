@@ -9,7 +9,7 @@ from score_tables import table_of
 
 from mtg_lab import figures
 from mtg_lab.evaluation import missingness_curve, paired_difference
-from mtg_lab.figure_notes import note
+from mtg_lab.figure_notes import note, titled
 from mtg_lab.figures_scores import case_scatter, claims_against_spread, rank_plot, shapley_bars
 from mtg_lab.literature import claimed_gains, reported_spread
 from mtg_lab.protocol import Protocol, protocol_line
@@ -102,3 +102,15 @@ def test_lines_of_two_protocols_are_not_drawn_together():
 def test_a_note_needs_a_layout_that_makes_room():
     with pytest.raises(TypeError, match="constrained"):
         note(Figure(), "words")
+
+
+@pytest.mark.parametrize("width", [3.0, 7.0, 14.0])
+def test_a_title_is_never_cut_off(width):
+    figure = Figure(figsize=(width, 3), layout="constrained")
+    figure.subplots()
+    words = "Where the gate helps most: phantom-045 from t1n+t1c, Dice of the enhancing tumour +0.00, gate shut"
+    titled(figure, words)
+    FigureCanvasAgg(figure).draw()
+    box = figure._suptitle.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert figure._suptitle.get_text().replace("\n", " ") == words
