@@ -153,7 +153,7 @@ def test_weights_follow_the_files_and_the_draws():
 @every_backbone
 @pytest.mark.parametrize("decoder", [False, True])
 def test_it_trains_every_backbone_through_the_contract(name, decoder):
-    options = {"uni_decoder": True} if decoder and name != "unet" else {}
+    options = {"uni_decoder": True} if decoder and name in ("rfnet", "mmformer", "m2ftrans") else {}
     method = Passion(network(name, **options), gate="off").train()
     row = finish(method, method(random_batch()))
     assert all(math.isfinite(v) for v in row.values())
