@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from studies import COST, add_options, change, check_options, gathered, parse_value, points
+from studies import COST, GridKey, add_grid_options, add_options, change, gathered, over_grid, parse_value
 
 from mtg_lab.recipes import Recipe, override, suite
 from mtg_lab.recipes import preset as make_preset
@@ -43,7 +43,6 @@ COMPARISONS = [
     *((f"{name}_aligned", name) for name in BACKBONES),
 ]
 
-Key = tuple[str, str, int]  # arm, settings in words, seed
 Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]  # scores, gaps, one line of facts
 
 
@@ -61,21 +60,6 @@ def arms(preset: str, manifest: str, seed: int, changes: Mapping[str, object]) -
             recipe = make_preset(preset, "aligned_teacher", manifest, seed, backbone=name, method_options=options)
             found[arm] = change(recipe, changes)
     return found
-
-
-def planned(options: argparse.Namespace) -> dict[Key, Recipe]:
-    """What to train, without repetition: an arm that a varied setting does not touch is there once a seed."""
-    fixed = dict(next(points(options.set))[1])
-    recipes: dict[Key, Recipe] = {}
-    seen = set()
-    grid = [p for text in options.points for p in points(text.split())] or list(points(options.vary))
-    for seed, (words, point) in itertools.product(options.seeds, grid):
-        for arm, recipe in arms(options.preset, options.manifest, seed, fixed | point).items():
-            if (not options.arms or arm in options.arms) and (digest := (arm, recipe.digest())) not in seen:
-                seen.add(digest)
-                recipes[arm, words, seed] = recipe
-    check_options(recipes, [*fixed, *(k for _, point in grid for k in point)])
-    return recipes
 
 
 def work(recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool) -> Tables:
@@ -101,7 +85,7 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool)
     return scores, gaps, pd.DataFrame([line])
 
 
-def labelled(tables: Tables, key: Key) -> Tables:
+def labelled(tables: Tables, key: GridKey) -> Tables:
     """With the arm, the settings in words and the seed in front; in the line of facts each setting is a column too."""
     labels = dict(zip(("arm", "settings", "seed"), key, strict=True))
     scores, gaps, facts = (t.assign(**labels)[[*labels, *t.columns]] for t in tables)
@@ -112,12 +96,11 @@ def labelled(tables: Tables, key: Key) -> Tables:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser, "out/alignment_study")
-    parser.add_argument("--vary", nargs="*", default=[], metavar="KEY=VALUE,VALUE", help="every arm at every point")
-    parser.add_argument("--points", nargs="*", default=[], metavar="'KEY=VALUE KEY=VALUE'", help="instead, these alone")
+    add_grid_options(parser)
     parser.add_argument("--skip-gap", action="store_true", help="scores alone")
     options = parser.parse_args()
     started = time.perf_counter()
-    recipes = planned(options)
+    recipes = over_grid(arms, options)
     job = partial(
         work, split=options.split, workers=options.workers, threads=options.threads, with_gap=not options.skip_gap
     )

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from studies import COST, Tables, add_options, change, check_options, gathered, points
+from studies import COST, GridKey, Tables, add_grid_options, add_options, change, gathered, over_grid
 
 from mtg_lab import read_manifest, vocabulary
 from mtg_lab.manifest import Manifest
@@ -65,8 +65,6 @@ COMPARISONS = [
     *((arm, arm + OPEN) for arm in PARTS),
 ]  # fmt: skip
 
-Key = tuple[str, str, int]  # arm, settings in words, seed
-
 
 def arms(name: str, manifest: str, seed: int, changes: Mapping[str, object]) -> dict[str, Recipe]:
     """All recipes by their arm, the networks of one subset each as ``specialist <subset>``."""
@@ -90,22 +88,6 @@ def arms(name: str, manifest: str, seed: int, changes: Mapping[str, object]) -> 
         words = vocabulary.subset_name(subset, modalities)
         found[SPECIALIST + words] = replace(complete, missing={"rule": "subset", "subset": words})
     return found
-
-
-def planned(options: argparse.Namespace) -> dict[Key, Recipe]:
-    """What to train, seed by seed; an arm that a varied setting does not touch is there once a seed."""
-    fixed = dict(next(points(options.set))[1])
-    grid = [p for text in options.points for p in points(text.split())] or list(points(options.vary))
-    chosen: dict[Key, Recipe] = {}
-    seen = set()
-    for seed, (words, point) in itertools.product(options.seeds, grid):
-        for arm, recipe in arms(options.preset, options.manifest, seed, fixed | point).items():
-            asked = "specialists" if arm.startswith(SPECIALIST) else arm
-            if (not options.arms or asked in options.arms) and (once := (arm, recipe.digest())) not in seen:
-                seen.add(once)
-                chosen[arm, words, seed] = recipe
-    check_options(chosen, [*fixed, *(k for _, point in grid for k in point)])
-    return chosen
 
 
 def work(recipe: Recipe, split: str, workers: int, threads: int, invented: str) -> Tables:
@@ -167,7 +149,7 @@ def without_enhancing(cohort: Manifest) -> Manifest:
     return replace(cohort, subjects=tuple(kept))
 
 
-def labelled(tables: Tables, key: Key) -> Tables:
+def labelled(tables: Tables, key: GridKey) -> Tables:
     """With arm, settings and seed in front; specialists are one arm, and a variant is an arm of its own."""
     arm, settings, seed = key
     arm = "specialists" if arm.startswith(SPECIALIST) else arm
@@ -194,7 +176,7 @@ def report(found: list[Tables], out: Path) -> None:
     if len(invented):
         told = invented.assign(any=invented["value"].astype(float) > 0).groupby(["arm", "settings"], sort=False)
         print(told.agg({"value": "mean", "any": "mean"}).round(3).to_string())
-    tables: dict[Key, pd.DataFrame] = {}
+    tables: dict[GridKey, pd.DataFrame] = {}
     for key, part in pd.concat([t[0] for t in found]).groupby(["arm", "settings", "seed"], sort=False):
         tables[key] = part.assign(protocol="")  # variants and single subsets have protocols of their own
     for (arm, words, seed), part in list(tables.items()):
@@ -218,12 +200,11 @@ def report(found: list[Tables], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser, "out/strategies_study")
-    parser.add_argument("--vary", nargs="*", default=[], metavar="KEY=VALUE,VALUE", help="every arm at every point")
-    parser.add_argument("--points", nargs="*", default=[], metavar="'KEY=VALUE KEY=VALUE'", help="instead, these alone")
+    add_grid_options(parser)
     parser.add_argument("--invented", default="", metavar="MANIFEST", help="who of it lacks ET is scored for inventing")
     options = parser.parse_args()
     started = time.perf_counter()
-    chosen = planned(options)
+    chosen = over_grid(arms, options, lambda arm: "specialists" if arm.startswith(SPECIALIST) else arm)
     job = partial(
         work, split=options.split, workers=options.workers, threads=options.threads, invented=options.invented
     )

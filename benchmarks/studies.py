@@ -22,6 +22,8 @@ from mtg_lab.protocol import protocol_attrs
 from mtg_lab.recipes import Recipe, override
 
 Tables = tuple[pd.DataFrame, ...]  # of one run: its scores first, one line of facts last
+GridKey = tuple[str, str, int]  # arm, settings in words, seed
+Arms = Callable[[str, str, int, Mapping[str, object]], Mapping[str, Recipe]]
 COST = ("seconds", "seconds_per_step", "peak_memory_mb", "device_name")  # of a run's environment, facts for that line
 
 
@@ -38,6 +40,34 @@ def add_options(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--threads", type=int, default=2, help="processor threads a run")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing after so many")
     parser.add_argument("--out", type=Path, default=Path(out))
+
+
+def add_grid_options(parser: argparse.ArgumentParser) -> None:
+    """What a study takes whose arms are tried at several points."""
+    parser.add_argument("--vary", nargs="*", default=[], metavar="KEY=VALUE,VALUE", help="every arm at every point")
+    parser.add_argument("--points", nargs="*", default=[], metavar="'KEY=VALUE KEY=VALUE'", help="instead, these alone")
+
+
+def over_grid(arms: Arms, options: argparse.Namespace, called: Callable[[str], str] = str) -> dict[GridKey, Recipe]:
+    """What to train, seed by seed, without repetition: an arm that a varied setting does not touch is there once.
+
+    Args:
+        arms: recipes by their arm, of a preset, a manifest, a seed and changed settings.
+        options: of the command line, with those of a grid.
+        called: what ``--arms`` calls an arm.
+    """
+    fixed = dict(next(points(options.set))[1])
+    recipes: dict[GridKey, Recipe] = {}
+    seen = set()
+    grid = [p for text in options.points for p in points(text.split())] or list(points(options.vary))
+    for seed, (words, point) in itertools.product(options.seeds, grid):
+        for arm, recipe in arms(options.preset, options.manifest, seed, fixed | point).items():
+            wanted = not options.arms or called(arm) in options.arms
+            if wanted and (digest := (arm, recipe.digest())) not in seen:
+                seen.add(digest)
+                recipes[arm, words, seed] = recipe
+    check_options(recipes, [*fixed, *(k for _, point in grid for k in point)])
+    return recipes
 
 
 def change(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
