@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -206,6 +207,7 @@ class _Training:
             for batch in loader:
                 yield {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
         except InputError as fault:  # from a worker it comes wrapped in the worker's traceback, its own line last
+            traceback.clear_frames(fault.__traceback__)  # they hold the workers, which would live as long as the fault
             raise InputError(str(fault).strip().splitlines()[-1].removeprefix("mtg_lab.errors.InputError: ")) from None
 
     def _state(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -36,7 +37,7 @@ def recipe_of(tiny_recipe, method, **changes):
         changes["teacher"] = tiny_recipe(method="aligned_teacher", steps=2)
     usual = methods.find(method).usual_backbone
     usual = "unet" if usual == "adamm" else usual  # whose options the tiny recipe has
-    return tiny_recipe(method=method, backbone=usual, **changes)
+    return tiny_recipe(**{"method": method, "backbone": usual, **changes})
 
 
 def stop_before(patch, folder, step):
@@ -615,6 +616,7 @@ def test_what_a_loader_process_refuses_is_told_in_its_own_line(tiny_recipe, tmp_
     with pytest.raises(InputError) as told:
         training.train(tiny_recipe(), tmp_path / "run", workers=1)
     assert str(told.value) == "subject P1: t1c is damaged; copy it again"
+    assert not multiprocessing.active_children(), "whoever keeps the error, as a notebook does, keeps no process"
 
 
 def test_a_warning_of_the_method_is_told_once_and_logged(tiny_recipe, tmp_path, monkeypatch):
