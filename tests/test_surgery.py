@@ -415,8 +415,9 @@ def test_the_mean_of_what_is_there_stands_in_for_what_is_not(run, cohort):
         found = filled.backbone()(images, present).logits
         images[:, 1] = images[:, 3] = mean
         torch.testing.assert_close(found, run.backbone()(images, torch.ones_like(present)).logits)
-    scores = evaluate(filled, cohort, subsets=["t1n+t1c+t2w+t2f"])["value"]
-    assert scores.equals(evaluate(run, cohort, subsets=["t1n+t1c+t2w+t2f"])["value"])
+    everything = {"subsets": ["t1n+t1c+t2w+t2f"]}
+    scores, before = (evaluate(r, cohort, **everything)["value"] for r in (filled, run))
+    np.testing.assert_allclose(scores, before, atol=5e-3)  # by another way through the network, rounded to bf16
     assert filled.operations == ("absent images: mean of the others",)
 
 
