@@ -16,7 +16,6 @@ from mtg_lab.vocabulary import subset_name, subsets
 
 # Of the adapters of one set, in the order in which a map meets them but for the fourth, which stands beside a block.
 PLACES = ("down 1/2", "down 1/4", "down 1/8", "bottleneck", "up 1/4", "up 1/2", "up 1/1")
-_STRIDE = 8  # of the bottleneck
 
 
 def as_adamm(network: Backbone) -> AdaMM:
@@ -98,9 +97,9 @@ def node_maps(network: AdaMM, images: Tensor, present: Tensor) -> dict[str, np.n
     """
     found = network.graphs(images, present)
     size = images.shape[-3:]
-    grid = [max(-(-n // _STRIDE), 2) for n in size]
+    grid = network.bottleneck_grid(size)
     maps = {}
     for name, shares in (("general", found.general), ("own", found.own)):
-        enlarged = functional.interpolate(shares.unflatten(2, grid).float(), scale_factor=_STRIDE)
+        enlarged = functional.interpolate(shares.unflatten(2, grid).float(), scale_factor=network.stride)
         maps[name] = covering(enlarged, size, 1)[0].cpu().numpy()
     return maps

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mtg_lab.backbones import Backbone, Latents, ModalityBackbone, Prediction, with_latents
 from mtg_lab.backbones.imputation import MeanImages
-from mtg_lab.backbones.presence import GATES
+from mtg_lab.backbones.presence import check_gate
 from mtg_lab.errors import InputError
 from mtg_lab.evaluation import paired_difference
 from mtg_lab.latent_moments import (
@@ -124,10 +124,12 @@ class OperatedRun(Run):
 def operated(run: Run, done: str, change: Callable[[ModalityBackbone], ModalityBackbone]) -> OperatedRun:
     """The run with a change of its network that ``done`` tells in words; see the functions below for what there is."""
 
-    def changed(network: Backbone) -> Backbone:
-        return change(with_latents(network, "surgery"))
+    return _operated(run, done, lambda network: change(with_latents(network, "surgery")))
 
-    return OperatedRun(run.folder, run.recipe, run.digest, run.modalities, run.schema, run, done, changed)
+
+def _operated(run: Run, done: str, change: Callable[[Backbone], Backbone]) -> OperatedRun:
+    """:func:`operated`, of any network."""
+    return OperatedRun(run.folder, run.recipe, run.digest, run.modalities, run.schema, run, done, change)
 
 
 def with_gate(run: Run, gate: str) -> OperatedRun:
@@ -140,16 +142,13 @@ def with_gate(run: Run, gate: str) -> OperatedRun:
     Raises:
         InputError: an unknown gate, or a network without such a head.
     """
-    if gate not in GATES:
-        raise InputError(f"gate is {gate!r}; it can be {', '.join(GATES)}")
+    check_gate(gate)
     if run.recipe.backbone != "adamm" and "gate" not in run.recipe.backbone_options:
         raise InputError(
             f"the run {run.folder.name} ({_network(run)}) does not tell which classes there are; train it with "
             "--set backbone.gate=hard"
         )
-    return OperatedRun(
-        run.folder, run.recipe, run.digest, run.modalities, run.schema, run, f"gate {gate}", partial(_gated, gate=gate)
-    )
+    return _operated(run, f"gate {gate}", partial(_gated, gate=gate))
 
 
 def without_offsets(run: Run, moments: Sequence[LatentMoments], amount: float = 1.0) -> OperatedRun:
@@ -171,10 +170,7 @@ def with_matched_moments(run: Run, moments: Sequence[LatentMoments], amount: flo
 
 def with_mean_images(run: Run) -> OperatedRun:
     """The run of any network with the mean of the present images in place of an absent one."""
-    return OperatedRun(
-        run.folder, run.recipe, run.digest, run.modalities, run.schema, run, "absent images: mean of the others",
-        MeanImages,
-    )  # fmt: skip
+    return _operated(run, "absent images: mean of the others", MeanImages)
 
 
 def refilled(run: Run, fill: str, moments: Sequence[LatentMoments] = ()) -> OperatedRun:

@@ -16,14 +16,14 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from mtg_lab import methods
 from mtg_lab.backbones import Backbone
+from mtg_lab.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
 from mtg_lab.data import CropStream, cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
@@ -38,7 +38,6 @@ from mtg_lab.schemas import check_same_classes
 
 __all__ = ["Recipe", "Run", "load_run", "override", "preset", "suite", "train"]
 
-CHECKPOINT = "checkpoint.safetensors"
 _CLIP = 12.0  # gradient norm; nnU-Net's value (Isensee et al. 2021): rarely reached, stops a run-away step
 
 
@@ -210,19 +209,12 @@ class _Training:
             traceback.clear_frames(fault.__traceback__)  # they hold the workers, which would live as long as the fault
             raise InputError(str(fault).strip().splitlines()[-1].removeprefix("mtg_lab.errors.InputError: ")) from None
 
-    def _state(self) -> dict[str, Tensor]:
-        tensors = {f"method.{k}": v for k, v in self.method.state_dict().items() if not k.startswith("teacher.")}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
-        return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-
     def _save_checkpoint(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        facts = {"step": str(self.step), "history": json.dumps(self._numbers())}
-        with written_aside(self.folder / CHECKPOINT) as aside:
-            aside.write_bytes(save(self._state(), metadata=facts))  # save_file hides what the disk says
+        write_checkpoint(
+            self.folder / CHECKPOINT, self.method, self.average, self.optimizer, self.step, self._numbers()
+        )
 
     def _numbers(self) -> list[dict[str, float]]:
         """The history as plain numbers; tensors are read once, not at every checkpoint anew."""
@@ -231,30 +223,10 @@ class _Training:
 
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
-        if not path.is_file():
-            return
-        try:
-            self._restore(path)
-        except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} cannot be resumed ({str(error).splitlines()[0]}); delete this file to train from the start"
-            ) from error
-        self.accelerator.wait_for_everyone()
-
-    def _restore(self, path: Path) -> None:
-        with safe_open(path, framework="pt") as stored:
-            facts = stored.metadata()
-        tensors = load_file(path)
-        self.method.load_state_dict(_below(tensors, "method."), strict=self.recipe.teacher is None)
-        self.average.load_state_dict(_below(tensors, "average."))
-        state = self.optimizer.state_dict()
-        state["state"] = {}
-        for key, value in _below(tensors, "optimizer.").items():
-            index, _, name = key.partition(".")
-            state["state"].setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(state)
-        self.step = int(facts["step"])
-        self.history = json.loads(facts["history"])
+        if path.is_file():
+            with_teacher = self.recipe.teacher is not None
+            self.step, self.history = read_checkpoint(path, self.method, self.average, self.optimizer, with_teacher)
+            self.accelerator.wait_for_everyone()
 
     def _finish(self, seconds: float, steps: int) -> None:
         weights = {k: v.detach().cpu().contiguous() for k, v in self.average.module.state_dict().items()}
@@ -346,7 +318,3 @@ def _refuse_foreign(folder: Path, digest: str) -> None:
             raise InputError(
                 f"{folder} holds the run of another recipe ({found}, asked for {digest}); choose another --out"
             )
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

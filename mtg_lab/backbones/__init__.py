@@ -78,7 +78,7 @@ def with_presence(network: Backbone, gate: str) -> Backbone:
     """The same network with a head for the presence of classes on its last features, and a gate.
 
     Raises:
-        ValueError: an unknown gate.
+        InputError: an unknown gate.
     """
     check_gate(gate)
     sizes = map_sizes(network)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtg_lab import vocabulary
-from mtg_lab.backbones.blocks import check_sizes, covering, padded_to
+from mtg_lab.backbones.blocks import cells, check_sizes, covering, whole_cells
 from mtg_lab.backbones.contract import Backbone, Prediction, check_images, mask_latents
 from mtg_lab.backbones.graph import GraphRefinement, Nodes
-from mtg_lab.backbones.layout import PointConv, side_by_side
+from mtg_lab.backbones.layout import PointConv, channels_last, side_by_side
 from mtg_lab.backbones.presence import PresenceHead, check_gate, groups_of
 
 _HALVINGS = 3
@@ -58,6 +58,8 @@ class AdaMM(Backbone):
     Raises:
         ValueError: an option out of range, graph without adapters, or too many subsets.
     """
+
+    stride = 2**_HALVINGS  # voxels of the images a voxel of the bottleneck
 
     def __init__(
         self,
@@ -125,6 +127,10 @@ class AdaMM(Backbone):
             self.head(features), features, presence=presence, inner=found.inner | {"bottleneck": bottleneck}
         )
 
+    def bottleneck_grid(self, size: Sequence[int]) -> list[int]:
+        """Voxels along each axis of the bottleneck, blocks of ``stride`` a side, for images of ``size``."""
+        return cells(size, self.stride, least=2)
+
     def graphs(self, images: Tensor, present: Tensor) -> Nodes:
         """The graphs' nodes for images and mask as for :meth:`forward`, on the grid of the bottleneck, for pictures.
 
@@ -140,11 +146,9 @@ class AdaMM(Backbone):
         """Maps of the ways down at full, 1/2 and 1/4 resolution, and the bottleneck."""
         check_images(images, present, self.modalities)
         bank, rows = self._adapters(present)
-        multiple = 2**_HALVINGS  # two voxels at the bottleneck, for an instance norm
-        x = padded_to(mask_latents(images, present), [max(-(-n // multiple), 2) * multiple for n in images.shape[-3:]])
-        if x.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last_3d)
-        skips, ways = [self.enter(x)], []
+        # Two voxels at the bottleneck, for an instance norm.
+        x = whole_cells(mask_latents(images, present), self.stride, least=2)
+        skips, ways = [self.enter(channels_last(x))], []
         for s, (down, refine) in enumerate(zip(self.down, self.refine, strict=True)):
             plain = down(skips[-1])
             ways.append((plain, bank.bent(plain, s, rows) if bank else plain))

@@ -184,9 +184,19 @@ def padded_to(x: Tensor, size: Sequence[int]) -> Tensor:
     return functional.pad(x, padding) if any(padding) else x
 
 
+def cells(size: Sequence[int], edge: int, least: int = 1) -> list[int]:
+    """How many cells of so many voxels cover a grid, ``least`` of them along each axis."""
+    return [max(-(-n // edge), least) for n in size]
+
+
+def whole_cells(x: Tensor, edge: int, least: int = 1) -> Tensor:
+    """Zeros behind the last three axes up to a multiple of ``edge``, ``least`` times that at least."""
+    return padded_to(x, [n * edge for n in cells(x.shape[-3:], edge, least)])
+
+
 def covering(x: Tensor, size: Sequence[int], shrink: int) -> Tensor:
     """The part of a map at 1/``shrink`` resolution that covers a grid of ``size``, without padding behind it."""
-    d, h, w = (-(-n // shrink) for n in size)
+    d, h, w = cells(size, shrink)
     return x[..., :d, :h, :w]
 
 

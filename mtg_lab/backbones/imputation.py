@@ -13,7 +13,7 @@ from monai.networks.nets.segresnet import SegResNet
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtg_lab.backbones.blocks import check_sizes, conv_block, covering, padded_to
+from mtg_lab.backbones.blocks import check_sizes, conv_block, covering, whole_cells
 from mtg_lab.backbones.contract import (
     Backbone,
     Latents,
@@ -56,8 +56,8 @@ class Synthesis(Backbone):
         """The trunk's prediction on completed images."""
         check_images(images, present, self.modalities)
         size, visible = images.shape[-3:], mask_latents(images, present)
-        padded = padded_to(torch.cat([visible, _planes(present, visible)], dim=1), [-(-n // 4) * 4 for n in size])
-        painted = covering(self.painter(padded), size, 1).to(images.dtype)
+        told = torch.cat([visible, _planes(present, visible)], dim=1)
+        painted = covering(self.painter(whole_cells(told, 4)), size, 1).to(images.dtype)
         completed = torch.where(present[..., None, None, None], visible, painted)
         answer = self.trunk(completed, torch.ones_like(present))
         return self.told(replace(answer, inner={**answer.inner, "synthesised": painted}))

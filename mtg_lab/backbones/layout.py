@@ -25,11 +25,13 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def channels_last(image: Tensor) -> Tensor:
-    """An image [B, 1, D, H, W] on the processor as one that is channels-last; on other devices as it is.
+    """Images [B, M, D, H, W] on the processor as ones that are channels-last; on other devices as they are.
 
     With a single channel both layouts are the same memory, and only the stride of the channel tells which is meant.
     """
-    return image[:, 0, ..., None].movedim(-1, 1) if image.device.type == "cpu" else image
+    if image.device.type != "cpu":
+        return image
+    return image[:, 0, ..., None].movedim(-1, 1) if image.shape[1] == 1 else image.contiguous(memory_format=_LAST)
 
 
 def alone_is_slow(images: Tensor) -> bool:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from monai.networks.nets.dynunet import DynUNet
 from monai.networks.nets.segresnet import SegResNet
 from torch import Tensor, nn
 
-from mtg_lab.backbones.blocks import check_sizes, covering, padded_to
+from mtg_lab.backbones.blocks import check_sizes, covering, whole_cells
 from mtg_lab.backbones.contract import Backbone, Prediction, check_images, mask_latents
+from mtg_lab.backbones.layout import channels_last
 from mtg_lab.errors import InputError
 
 
@@ -28,7 +28,7 @@ class Wrapped(Backbone):
         """
         check_images(images, present, self.modalities)
         size = images.shape[-3:]
-        padded = padded_to(mask_latents(images, present), [-(-n // self.multiple) * self.multiple for n in size])
+        padded = whole_cells(mask_latents(images, present), self.multiple)
         logits = self.module(padded)
         if not isinstance(logits, Tensor) or logits.ndim != 5 or logits.shape[2:] != padded.shape[2:]:
             what = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -96,11 +96,8 @@ class NnUNet(Backbone):
     def forward(self, images: Tensor, present: Tensor) -> Prediction:
         """Logits, and in training auxiliary ones; features are the logits."""
         check_images(images, present, self.modalities)
-        size, multiple = images.shape[-3:], 2**self.depth
-        x = padded_to(mask_latents(images, present), [max(-(-n // multiple), 2) * multiple for n in size])
-        if x.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last_3d)
-        found = self.network(x)
+        size = images.shape[-3:]
+        found = self.network(channels_last(whole_cells(mask_latents(images, present), 2**self.depth, least=2)))
         maps = list(found.unbind(dim=1)) if found.ndim == 6 else [found]
         logits = covering(maps[0], size, 1)
         return self.told(Prediction(logits, features=logits, aux=tuple(covering(m, size, 1) for m in maps[1:])))

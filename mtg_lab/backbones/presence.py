@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mtg_lab.backbones.layout import InstanceNorm, PointConv
+from mtg_lab.errors import InputError
 
 GATES = ("hard", "soft", "off")
 NORMS = ("group", "instance", "batch")
@@ -84,10 +85,10 @@ def check_gate(gate: str) -> None:
     """Refuse an unknown gate.
 
     Raises:
-        ValueError: it is none of :data:`GATES`.
+        InputError: it is none of :data:`GATES`.
     """
     if gate not in GATES:
-        raise ValueError(f"gate is {gate!r}; it can be {', '.join(GATES)}")
+        raise InputError(f"gate is {gate!r}; it can be {', '.join(GATES)}")
 
 
 def groups_of(channels: int) -> int:

@@ -9,7 +9,7 @@ from monai.networks.blocks.dynunet_block import UnetBasicBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtg_lab.backbones.blocks import covering, padded_to
+from mtg_lab.backbones.blocks import covering, whole_cells
 from mtg_lab.backbones.contract import (
     Latents,
     Mixture,
@@ -108,8 +108,7 @@ class UNet(ModalityBackbone):
 
     def _padded(self, z: Tensor) -> Tensor:
         """Zeros behind [..., D, H, W], to a grid that halves ``depth`` times and leaves two voxels, for the norm."""
-        multiple = 2**self.depth
-        return padded_to(z, [max(-(-n // multiple), 2) * multiple for n in z.shape[-3:]])
+        return whole_cells(z, 2**self.depth, least=2)
 
     def _u_net(self, stem: Tensor, size: Sequence[int]) -> Prediction:
         """From the first stage's map [B, width, ...], padded, to the prediction on a grid of ``size``."""

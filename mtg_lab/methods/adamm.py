@@ -16,7 +16,7 @@ from mtg_lab.backbones import Backbone, Prediction, map_sizes
 from mtg_lab.data import subset_mask
 from mtg_lab.distillation import Critic, content_distillation, frozen, released_style_matching, style_matching
 from mtg_lab.errors import InputError
-from mtg_lab.methods.contract import Losses, Method, all_present
+from mtg_lab.methods.contract import Losses, Method, all_present, check_same_modalities, check_weights
 from mtg_lab.methods.presence import dice_by_class, doubted_dice, presence_loss, voxel_distance
 
 _CHOICES = {
@@ -92,9 +92,7 @@ class AdaMM(Method):
         for name, known in _CHOICES.items():
             if self.options[name] not in known:
                 raise InputError(f"method {self.name}: {name} is {self.options[name]!r}; it can be {', '.join(known)}")
-        for name in ("presence_weight", "voxel_weight", "content_weight", "style_weight", "adversary_weight"):
-            if self.options[name] < 0:
-                raise InputError(f"method {self.name}: {name} is {self.options[name]}; it must be 0 or more")
+        check_weights(self, [name for name in self.defaults if name.endswith("_weight")])
         if not 0 <= self.options["teacher_share"] < 1:
             raise InputError(f"method {self.name}: teacher_share is {self.options['teacher_share']}; give 0 to below 1")
         kind = self.options["guide"]
@@ -103,13 +101,9 @@ class AdaMM(Method):
             raise InputError(
                 f"method {self.name}: guide={kind} {told} set method.guide={'frozen' if teacher else 'joint'}"
             )
-        if teacher is not None and teacher.modalities != backbone.modalities:
-            raise InputError(
-                f"the teacher knows {', '.join(teacher.modalities)}, the student {', '.join(backbone.modalities)}; "
-                "train both on manifests with the same modality columns"
-            )
         self.teacher = teacher
         if teacher is not None:
+            check_same_modalities(teacher, backbone)
             frozen(teacher)
         self.guide = copy.deepcopy(backbone) if kind in ("detached", "joint") else None
         maps = self._compared_maps()

@@ -1,6 +1,6 @@
 """What every training method promises: losses and schedule around a backbone, never inside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -174,6 +174,30 @@ def checked_options(method: type[Method], options: Mapping[str, Any]) -> dict[st
         if not same or not isinstance(value, float | int if isinstance(default, float | int) else type(default)):
             raise InputError(f"method {method.name}: {key} is {value!r}; its default is {default!r}, give that type")
     return {**method.defaults, **options}
+
+
+def check_weights(method: Method, names: Iterable[str]) -> None:
+    """Refuse options below zero.
+
+    Raises:
+        InputError: the first of them.
+    """
+    for name in names:
+        if method.options[name] < 0:
+            raise InputError(f"method {method.name}: {name} is {method.options[name]}; it must be 0 or more")
+
+
+def check_same_modalities(teacher: Backbone, student: Backbone) -> None:
+    """Refuse a teacher of other channels than its student's.
+
+    Raises:
+        InputError: it knows other modalities, or in another order.
+    """
+    if teacher.modalities != student.modalities:
+        raise InputError(
+            f"the teacher knows {', '.join(teacher.modalities)}, the student {', '.join(student.modalities)}; "
+            "train both on manifests with the same modality columns"
+        )
 
 
 def all_present(batch: Mapping[str, Tensor]) -> Tensor:

@@ -25,7 +25,14 @@ from mtg_lab.distillation import (
     prototype_distillation,
 )
 from mtg_lab.errors import InputError
-from mtg_lab.methods.contract import Fusion, Losses, Method, all_present
+from mtg_lab.methods.contract import (
+    Fusion,
+    Losses,
+    Method,
+    all_present,
+    check_same_modalities,
+    check_weights,
+)
 from mtg_lab.moments import effective_rank, moments, relative_gap, variance
 
 _START, _WATCHED = 5, 20  # steps over which what is logged is averaged, at the start and now
@@ -195,14 +202,8 @@ class Student(Method):
 
     def __init__(self, backbone: Backbone, teacher: Backbone, **options: Any):
         super().__init__(backbone, **options)
-        if teacher.modalities != backbone.modalities:
-            raise InputError(
-                f"the teacher knows {', '.join(teacher.modalities)}, the student {', '.join(backbone.modalities)}; "
-                "train both on manifests with the same modality columns"
-            )
-        for name in ("logit_weight", "latent_weight", "feature_weight", "prototype_weight"):
-            if self.options[name] < 0:
-                raise InputError(f"method {self.name}: {name} is {self.options[name]}; it must be 0 or more")
+        check_same_modalities(teacher, backbone)
+        check_weights(self, ("logit_weight", "latent_weight", "feature_weight", "prototype_weight"))
         self.teacher = with_latents(teacher, "a teacher")
         frozen(self.teacher)
         subset = self.options["subset"]

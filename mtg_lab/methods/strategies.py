@@ -18,18 +18,17 @@ from mtg_lab.backbones.layout import PointConv
 from mtg_lab.data import subset_mask
 from mtg_lab.distillation import latent_distillation
 from mtg_lab.errors import InputError
-from mtg_lab.methods.contract import Losses, Method, all_present
+from mtg_lab.methods.contract import Losses, Method, all_present, check_weights
 
 
 class _Drawn(Method):
     """A subset a sample; segmentation and a term of the method's own."""
 
-    weight: ClassVar[str] = ""
+    weight: ClassVar[str]
 
     def __init__(self, backbone: Backbone, **options: Any):
         super().__init__(backbone, **options)
-        if self.weight and self.options[self.weight] < 0:
-            raise InputError(f"method {self.name}: {self.weight} is {self.options[self.weight]}; it must be 0 or more")
+        check_weights(self, [self.weight])
 
     def _losses(self, prediction: Prediction, label: Tensor, name: str, term: Tensor) -> Losses:
         segmentation = self.segmentation(prediction, label)
