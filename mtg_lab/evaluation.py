@@ -195,7 +195,7 @@ def paired_difference(
 
     Returns:
         Columns region ("all" is the mean of the regions, without those like ``ETpp`` that stand beside their own),
-        modalities ("all" or a number), difference, low, high (95 %), detectable.
+        modalities (a number, or "all": each number weighs the same), difference, low, high (95 %), detectable.
 
     Raises:
         InputError: seeds differ, the tables were scored under different protocols, or they hold several metrics.
@@ -216,6 +216,8 @@ def paired_difference(
     for region, part in joined.groupby("region", sort=False):
         groups.append(((region, "all"), part.groupby(["seed", "subject"], as_index=False)[["difference"]].mean()))
         groups += [((region, count), cells) for count, cells in part.groupby("modalities", sort=False)]
+    means = counted.groupby(["seed", "subject", "modalities"], as_index=False, sort=False)[["difference"]].mean()
+    groups += [(("all", count), cells) for count, cells in means.groupby("modalities", sort=False)]
     for (region, count), group in groups:
         cells = group.pivot_table(index="seed", columns="subject", values="difference").to_numpy()
         low, high = np.nanquantile(resampled_means(cells, draws, rng), [0.025, 0.975])

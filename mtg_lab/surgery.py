@@ -238,11 +238,10 @@ def dice_change(after: Mapping[str, pd.DataFrame], before: pd.DataFrame, draws: 
     """
     total, rows = int(before["modalities"].max()), []
     for name, table in after.items():
-        for missing in ("all", *(total - n for n in sorted(before["modalities"].unique(), reverse=True))):
-            pair = [t if missing == "all" else t[t["modalities"] == total - missing] for t in (table, before)]
-            found = paired_difference({0: pair[0]}, {0: pair[1]}, draws)
-            of_all = found.loc[found["region"] == "all", ["difference", "low", "high", "detectable"]]
-            rows.append(of_all.assign(operation=name, missing=missing))
+        found = paired_difference({0: table}, {0: before}, draws)
+        of_all = found[found["region"] == "all"]
+        missing = [m if m == "all" else total - m for m in of_all["modalities"]]
+        rows.append(of_all.assign(operation=name, missing=missing))
     joined = pd.concat(rows, ignore_index=True)[["operation", "missing", "difference", "low", "high", "detectable"]]
     joined.attrs.update(protocol_attrs(before))
     return joined

@@ -401,7 +401,7 @@ def simulated(effect, rng, seeds=4, subjects=20, seed_sd=0.03, subject_sd=0.1):
 def test_equal_scores_do_not_differ():
     table = paired_difference({0: scored(), 1: scored()}, {0: scored(), 1: scored()}, draws=50)
     assert (table[["difference", "low", "high", "detectable"]] == 0).all(axis=None)
-    rows = {("all", "all"), ("WT", "all"), ("WT", 1), ("ET", "all"), ("ET", 1)}
+    rows = {("all", "all"), ("WT", "all"), ("WT", 1), ("ET", "all"), ("ET", 1), ("all", 1)}
     assert set(zip(table["region"], table["modalities"], strict=True)) == rows
 
 
@@ -410,7 +410,13 @@ def test_a_known_shift_is_recovered():
     ours = {s: t.assign(value=t["value"] + 0.1 * (t["region"] == "ET")) for s, t in ours.items()}
     theirs = {0: scored(value=0.5), 1: scored(value=0.5)}
     table = paired_difference(ours, theirs, draws=50).set_index(["region", "modalities"])
-    for key, expected in {("WT", 1): 0.1, ("ET", 1): 0.2, ("ET", "all"): 0.2, ("all", "all"): 0.15}.items():
+    for key, expected in {
+        ("WT", 1): 0.1,
+        ("ET", 1): 0.2,
+        ("ET", "all"): 0.2,
+        ("all", 1): 0.15,
+        ("all", "all"): 0.15,
+    }.items():
         assert table.loc[key, ["difference", "low", "high"]].tolist() == pytest.approx([expected] * 3)
 
 
