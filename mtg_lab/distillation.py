@@ -100,9 +100,10 @@ def prototype_distillation(student: Tensor, teacher: Tensor, label: Tensor, clas
 
 
 STYLES = ("encoder", "style", "content")
+_LEAST = 1e-8  # of a variance that is divided by
 
 
-def style_matching(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+def style_matching(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], relative: bool = False) -> Tensor:
     """Mean squared difference of the two networks' Gram matrices across layers.
 
     AdaMM (arXiv 2509.15017), global style matching, in the paper's form: with maps A, B of two layers, flattened to
@@ -112,10 +113,15 @@ def style_matching(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor])
     Args:
         student, teacher: maps [B, C, d, h, w] by name, of which those in :data:`STYLES` count, and where ``content``
             is missing the ``bottleneck``. A finer map is averaged to the grid of the coarsest.
+        relative: in units of the mean square of the teacher's matrix, which gets no gradient. Entries grow with the
+            fourth power of the features, so that without it a weight means something else in every network and step.
     """
     ours, theirs = (_styles(maps) for maps in (student, teacher))
-    pairs = list(combinations(range(len(ours)), 2)) or [(0, 0)]
-    differences = [(_gram(ours[a], ours[b]) - _gram(theirs[a], theirs[b])).square().mean() for a, b in pairs]
+    differences = []
+    for a, b in list(combinations(range(len(ours)), 2)) or [(0, 0)]:
+        wanted = _gram(theirs[a], theirs[b])
+        difference = (_gram(ours[a], ours[b]) - wanted).square().mean()
+        differences.append(difference / (wanted.detach().square().mean() + _LEAST) if relative else difference)
     return torch.stack(differences).mean()
 
 
@@ -141,9 +147,15 @@ def released_style_matching(student: Mapping[str, Tensor], teacher: Mapping[str,
     return 100 * (squares / (4 * depth**2 * channels**2)).mean()
 
 
-def content_distillation(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of two maps of one shape (AdaMM's content term)."""
-    return (student.float() - teacher.float()).square().mean()
+def content_distillation(student: Tensor, teacher: Tensor, relative: bool = False) -> Tensor:
+    """Mean squared difference of two maps of one shape (AdaMM's content term).
+
+    Args:
+        student, teacher: [B, C, d, h, w].
+        relative: in units of the teacher's variance, which gets no gradient.
+    """
+    difference = (student.float() - teacher.float()).square().mean()
+    return difference / (teacher.detach().float().var() + _LEAST) if relative else difference
 
 
 def _styles(maps: Mapping[str, Tensor]) -> list[Tensor]:

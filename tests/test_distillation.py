@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from mtg_lab.distillation import (
     Critic,
+    content_distillation,
     feature_distillation,
     frozen,
     latent_distillation,
@@ -205,6 +206,27 @@ def test_style_does_not_ask_where_something_is_but_the_released_form_does():
 def test_mixing_channels_changes_the_style():
     mixed = maps() | {"style": maps()["style"][:, torch.tensor([1, 0, 2, 3, 4, 5])]}
     assert float(style_matching(maps(), mixed)) > 1e-3
+
+
+def test_in_units_of_the_teacher_neither_style_nor_content_knows_how_large_features_are():
+    ours, theirs = maps(), maps(seed=9)
+    large = [{name: 50 * z for name, z in m.items()} for m in (ours, theirs)]
+    assert float(style_matching(*large)) == pytest.approx(50**4 * float(style_matching(ours, theirs)), rel=1e-4)
+    torch.testing.assert_close(style_matching(*large, relative=True), style_matching(ours, theirs, relative=True))
+    twice = {name: 2 * z for name, z in theirs.items()}  # every matrix four times the teacher's: (4 - 1)^2
+    assert float(style_matching(twice, theirs, relative=True)) == pytest.approx(9, rel=1e-4)
+    z = theirs["content"]
+    assert float(content_distillation(z + 2 * z.std(), z, relative=True)) == pytest.approx(4, rel=1e-4)
+    assert float(content_distillation(z + 2, z)) == pytest.approx(4, rel=1e-4)
+    nothing = {name: torch.zeros_like(m) for name, m in theirs.items()}
+    assert torch.isfinite(style_matching(ours, nothing, relative=True)), "a teacher that is silent is no division by 0"
+
+
+def test_the_unit_gets_no_gradient():
+    z = noise(2, 6, 3, 4, 5).requires_grad_()
+    content_distillation(noise(2, 6, 3, 4, 5, seed=9), z, relative=True).backward()
+    difference = 2 * (z - noise(2, 6, 3, 4, 5, seed=9)) / z.numel() / z.var()
+    torch.testing.assert_close(z.grad, difference.detach())
 
 
 def test_the_released_style_is_that_of_planes_of_each_channel():

@@ -50,7 +50,8 @@ class AdaMM(Backbone):
         adapters: without them (and ``graph``) a plain U-Net is left.
         graph: without it the decoder gets the sum of both bottlenecks.
         adjacency, node_layout: of the graph refinement, see there; ``ignored`` and ``reshaped`` are the release's.
-        norm: of graph refinement and presence head, ``group``, ``instance`` or ``batch`` (the release's).
+        norm: of graph refinement and presence head, ``group``, ``instance``, ``batch`` (the release's) or ``none``.
+        presence_norm: of the presence head alone, empty for the same; see there what a norm hides from it.
         gate: what inference does with the presence of classes, ``hard``, ``soft`` or ``off``.
         subsets: names of those that have adapters, such as ``t1c+t2f``; none for all, which more than six modalities
             have too many of.
@@ -74,6 +75,7 @@ class AdaMM(Backbone):
         adjacency: str = "masked",
         node_layout: str = "transposed",
         norm: str = "group",
+        presence_norm: str = "",
         gate: str = "hard",
         subsets: Sequence[str] = (),
     ):
@@ -98,7 +100,7 @@ class AdaMM(Backbone):
         self.narrow = nn.ModuleList(PointConv(b, a) for a, b in pairwise(w))
         self.up = nn.ModuleList(_Residual(c) for c in w[:-1])
         self.head = PointConv(width, classes)
-        self.presence: PresenceHead = PresenceHead(width, classes, norm)
+        self.presence: PresenceHead = PresenceHead(width, classes, presence_norm or norm)
         self.bank = AdapterBank(_keys(self.modalities, subsets), w, adapter_width, dropout) if adapters else None
         self.graph = GraphRefinement(w[3], nodes, norm, adjacency, node_layout) if graph else None
 

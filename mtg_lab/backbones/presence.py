@@ -7,7 +7,7 @@ from mtg_lab.backbones.layout import InstanceNorm, PointConv
 from mtg_lab.errors import InputError
 
 GATES = ("hard", "soft", "off")
-NORMS = ("group", "instance", "batch")
+NORMS = ("group", "instance", "batch", "none")
 
 _GROUPS = 8
 _CLOSED = 20.0  # by how much a closed class stands below the lowest; windows that overlap average logits
@@ -17,7 +17,9 @@ class PresenceHead(nn.Module):
     """Logits of the presence of every class but background, from a map at full resolution.
 
     AdaMM (arXiv 2509.15017), lesion-presence-guided reliability: convolution, norm, ReLU, one channel a class, mean
-    over the crop. The mean makes a class that fills few voxels hard to see.
+    over the crop. The mean makes a class that fills few voxels hard to see, and a norm of single channels over the crop
+    (``instance``; ``batch`` with one sample; ``group`` with eight channels or fewer) takes away how strongly a channel
+    answers, which is what the mean could tell: the head is left with the shape of its distribution.
 
     Args:
         channels: of the map.
@@ -59,7 +61,7 @@ def gated(logits: Tensor, presence: Tensor | None, gate: str) -> Tensor:
 
 
 def small_norm(kind: str, channels: int, dimensions: int = 3) -> nn.Module:
-    """The norm of the modules that AdaMM adds to its trunk: ``group`` (eight groups), ``instance`` or ``batch``.
+    """Norm of the modules that AdaMM adds to its trunk: ``group`` (eight groups), ``instance``, ``batch`` or ``none``.
 
     The release has batch norm. With one sample a step that is an instance norm in training and something else in eval
     mode, where the release therefore never goes.
@@ -74,6 +76,8 @@ def small_norm(kind: str, channels: int, dimensions: int = 3) -> nn.Module:
     """
     if kind not in NORMS:
         raise ValueError(f"norm is {kind!r}; it can be {', '.join(NORMS)}")
+    if kind == "none":
+        return nn.Identity()
     if kind == "group":
         return nn.GroupNorm(groups_of(channels), channels)
     if kind == "instance":

@@ -63,6 +63,8 @@ class AdaMM(Method):
         content_weight: of the last block's map before the bottleneck is joined (the bottleneck of other backbones).
         style: ``cross_layer`` (the paper's), ``released`` or ``off``.
         style_weight: the paper's is unknown.
+        relative: content and style across layers in units of the teacher's own; otherwise, as in the release, both
+            grow with the features and may drown what else a network learns.
         adversary_weight: of the student's part.
         adversary_at: ``bottleneck``, after the graph refinement (figure 1); ``style``, before it (the release).
 
@@ -83,6 +85,7 @@ class AdaMM(Method):
         "content_weight": 0.2,
         "style": "cross_layer",
         "style_weight": 1.0,
+        "relative": True,
         "adversary_weight": 2e-4,
         "adversary_at": "bottleneck",
     }
@@ -170,11 +173,12 @@ class AdaMM(Method):
             aim = told.logits.float().softmax(dim=1)
             terms["voxel"] = options["voxel_weight"], voxel_distance(student, aim)
         if options["content_weight"]:
-            place = "content" if "content" in student.inner else "bottleneck"
-            terms["content"] = options["content_weight"], content_distillation(student.inner[place], told.inner[place])
-        if options["style"] != "off" and options["style_weight"]:
-            matching = style_matching if options["style"] == "cross_layer" else released_style_matching
-            terms["style"] = options["style_weight"], matching(student.inner, told.inner)
+            ours, theirs = (p.inner.get("content", p.inner["bottleneck"]) for p in (student, told))
+            terms["content"] = options["content_weight"], content_distillation(ours, theirs, options["relative"])
+        if options["style_weight"] and options["style"] == "cross_layer":
+            terms["style"] = options["style_weight"], style_matching(student.inner, told.inner, options["relative"])
+        if options["style_weight"] and options["style"] == "released":
+            terms["style"] = options["style_weight"], released_style_matching(student.inner, told.inner)
         if self.critic is not None:
             place = options["adversary_at"]
             fooled, critic = self.critic.losses(student.inner[place], teacher.inner[place])
@@ -225,5 +229,6 @@ RELEASED: Mapping[str, Any] = {
     "base_loss": "dice",
     "voxel_target": "teacher",
     "style": "released",
+    "relative": False,
     "adversary_at": "style",
 }

@@ -51,6 +51,12 @@ def test_norms_of_other_kinds_have_as_many_parameters(norm):
         assert count(AdaMM(MODALITIES, 4, norm=norm)) == 6785191
 
 
+def test_the_presence_head_may_go_without_a_norm():
+    net = network(presence_norm="none")
+    assert not [m for m in net.presence.modules() if "Norm" in type(m).__name__]
+    assert [m for m in net.graph.modules() if "Norm" in type(m).__name__]
+
+
 @pytest.mark.parametrize("grid", [(64, 64, 64), (48, 32, 40)])
 def test_maps_have_the_channels_and_grids_of_the_release(grid):
     eighth, full = tuple(n // 8 for n in grid), (1, 16, *grid)
@@ -236,7 +242,7 @@ def test_graphs_are_there_to_be_looked_at():
     [
         ({"adjacency": "some"}, "adjacency is 'some'; it can be masked or ignored"),
         ({"node_layout": "flat"}, "node_layout is 'flat'; it can be transposed or reshaped"),
-        ({"norm": "layer"}, "norm is 'layer'; it can be group, instance, batch"),
+        ({"norm": "layer"}, "norm is 'layer'; it can be group, instance, batch, none"),
         ({"nodes": 0}, "nodes is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"subsets": ["t9"]}, "names 't9'"),

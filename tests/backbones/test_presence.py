@@ -53,6 +53,16 @@ def test_the_head_answers_the_mean_over_voxels():
     torch.testing.assert_close(head(features), expected)
 
 
+@pytest.mark.parametrize(("norm", "blind"), [("instance", True), ("group", True), ("none", False)])
+def test_a_norm_of_single_channels_hides_how_strong_the_answer_is(norm, blind):
+    """Features five times as strong: after such a norm the head says the same."""
+    torch.manual_seed(0)
+    head, features = PresenceHead(8, 4, norm), noise(2, 8, 6, 6, 6)
+    head.look[0].bias.data.zero_()
+    said, louder = head(features), head(5 * features)
+    assert torch.allclose(said, louder, atol=1e-3) is blind
+
+
 @pytest.mark.parametrize(("channels", "groups"), [(1, 1), (4, 4), (8, 8), (12, 6), (16, 8), (100, 5)])
 def test_groups_divide_the_channels(channels, groups):
     assert groups_of(channels) == groups
