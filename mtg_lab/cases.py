@@ -37,11 +37,10 @@ class Case:
     masks: Mapping[str, np.ndarray]
     labels: Mapping[int, str]
 
-    def picture(self, title: str = "") -> Figure:
-        """The slice with most of the reference, a panel a mask."""
-        return predictions(
-            self.image, self.masks, self.labels, title or f"{self.subject} from {self.subset}, over {self.shown}"
-        )
+    def picture(self, title: str = "", index: int | None = None) -> Figure:
+        """The slice with most of the reference, or the one that is asked for, a panel a mask."""
+        words = title or f"{self.subject} from {self.subset}, over {self.shown}"
+        return predictions(self.image, self.masks, self.labels, words, index=index)
 
 
 @torch.inference_mode()

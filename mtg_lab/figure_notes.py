@@ -1,11 +1,15 @@
-"""Words around a figure: a title that is never cut off, and the protocol below, for which the figure grows."""
+"""Words in and around a figure: a title that is never cut off, names beside points, and below the protocol."""
 
 import textwrap
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.transforms import Bbox
 
 from mtg_lab.protocol import digests, protocol_line
 
@@ -73,3 +77,37 @@ def titled(figure: Figure, text: str) -> None:
     """A title above all panels, in as many lines as the figure's width asks for."""
     letters = int(0.94 * figure.get_figwidth() * 72 / (_TITLE_POINTS * _WIDTH))  # some words are wider than others
     figure.suptitle(textwrap.fill(text, max(20, letters)), fontsize=_TITLE_POINTS)
+
+
+def name_points(figure: Figure, axes: Axes, x: pd.Series, y: pd.Series) -> None:
+    """Write each point's name beside it, in the nearest place where it covers neither a name nor a point.
+
+    Args:
+        figure: with all else that it holds, so that it is laid out.
+        axes: of the figure, where the points are drawn.
+        x, y: their places, indexed by their names.
+    """
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    room, pixel = axes.get_window_extent(renderer), figure.dpi / 72
+    spots = axes.transData.transform(np.column_stack([x, y]))
+    taken = [Bbox.from_bounds(u - 5 * pixel, v - 5 * pixel, 10 * pixel, 10 * pixel) for u, v in spots]
+    for name, place, spot in zip(x.index, np.column_stack([x, y]), spots, strict=True):
+        text = axes.text(place[0], place[1], str(name), fontsize=8)
+        box = text.get_window_extent(renderer)
+        text.remove()
+        width, height = box.width / pixel, box.height / pixel
+        shifts = [
+            (reach * across + (across - 1) * width / 2, reach * up + (up - 1) * height / 2)
+            for reach in (6, 14, 24, 36, 50)
+            for across, up in ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1))
+        ]
+        corners = [spot + pixel * np.array(s) for s in shifts]
+        boxes = [Bbox.from_bounds(u, v, box.width, box.height) for u, v in corners]
+        covered = [sum(b.overlaps(t) for t in taken) + (b.x0 < room.x0 or b.x1 > room.x1) for b in boxes]
+        best = int(np.argmin(covered))
+        taken.append(boxes[best])
+        line = {"arrowstyle": "-", "color": "#888888", "lw": 0.5} if best >= 8 else None
+        axes.annotate(
+            str(name), place, shifts[best], textcoords="offset points", fontsize=8, va="bottom", arrowprops=line
+        )

@@ -6,12 +6,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.transforms import Bbox
 
-from mtg_lab.figure_notes import note_protocol, titled
+from mtg_lab.figure_notes import name_points, note_protocol, titled
 from mtg_lab.palette import COLOURS, MARKERS, OUTLINES, RUN_COLOURS, modality_style
 from mtg_lab.slices import intensity_window, mark_sides
 
@@ -194,37 +192,8 @@ def gap_against_dice(
     axes.set_title(correlation_words(found), fontsize=10)
     titled(figure, title)
     noted = note_protocol(figure, table)
-    _name_points(figure, means[x], means[y])
+    name_points(figure, axes, means[x], means[y])
     return noted
-
-
-def _name_points(figure: Figure, x: pd.Series, y: pd.Series) -> None:
-    """Write each point's name beside it, in the nearest place where it covers neither a name nor a point."""
-    axes = figure.axes[0]
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw_without_rendering()
-    room, pixel = axes.get_window_extent(renderer), figure.dpi / 72
-    spots = axes.transData.transform(np.column_stack([x, y]))
-    taken = [Bbox.from_bounds(u - 5 * pixel, v - 5 * pixel, 10 * pixel, 10 * pixel) for u, v in spots]
-    for name, place, spot in zip(x.index, np.column_stack([x, y]), spots, strict=True):
-        text = axes.text(place[0], place[1], str(name), fontsize=8)
-        box = text.get_window_extent(renderer)
-        text.remove()
-        width, height = box.width / pixel, box.height / pixel
-        shifts = [
-            (reach * across + (across - 1) * width / 2, reach * up + (up - 1) * height / 2)
-            for reach in (6, 14, 24, 36, 50)
-            for across, up in ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1))
-        ]
-        corners = [spot + pixel * np.array(s) for s in shifts]
-        boxes = [Bbox.from_bounds(u, v, box.width, box.height) for u, v in corners]
-        covered = [sum(b.overlaps(t) for t in taken) + (b.x0 < room.x0 or b.x1 > room.x1) for b in boxes]
-        best = int(np.argmin(covered))
-        taken.append(boxes[best])
-        line = {"arrowstyle": "-", "color": "#888888", "lw": 0.5} if best >= 8 else None
-        axes.annotate(
-            str(name), place, shifts[best], textcoords="offset points", fontsize=8, va="bottom", arrowprops=line
-        )
 
 
 def correlation_words(found: pd.DataFrame) -> str:

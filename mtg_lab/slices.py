@@ -112,11 +112,15 @@ def predictions(
     names: Mapping[int, str],
     title: str = "",
     axis: int = 2,
+    index: int | None = None,
 ) -> Figure:
-    """The same slice with different masks, e.g. the reference and what the network drew from several subsets."""
-    index = fullest_slice(next(iter(masks.values())), axis)
-    pixels, window = np.take(image, index, axis), intensity_window(image)
-    marks = {panel: np.take(mask, index, axis) for panel, mask in masks.items()}
+    """The same slice with different masks, e.g. the reference and what the network drew from several subsets.
+
+    Without an ``index`` it is the slice that shows most of the first mask.
+    """
+    chosen = index if index is not None else fullest_slice(next(iter(masks.values())), axis)
+    pixels, window = np.take(image, chosen, axis), intensity_window(image)
+    marks = {panel: np.take(mask, chosen, axis) for panel, mask in masks.items()}
     return slice_panels(dict.fromkeys(masks, pixels), dict.fromkeys(masks, window), marks, names, axis, title)
 
 

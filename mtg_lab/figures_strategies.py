@@ -1,0 +1,165 @@
+"""Strategies against missing sequences side by side: what each changes, what it costs, what it invents."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mtg_lab.errors import InputError
+from mtg_lab.figure_notes import name_points, note_protocol, titled
+from mtg_lab.palette import COLOURS, MARKERS
+
+# AdaMM's authors tell six categories apart (arXiv 2509.15017); what papers leave out comes first.
+CATEGORIES: Mapping[str, str] = {
+    "zero_fill": "baseline",
+    "mean_fill": "baseline",
+    "specialists": "baseline",
+    "nnunet": "baseline",
+    "data_generation": "data generation",
+    "feature_generation": "feature generation",
+    "sample_retrieval": "sample retrieval",
+    "dropout": "robustness",
+    "multi_task": "multi-task",
+    "plain": "distillation",
+    "mind_the_gap": "distillation",
+    "adamm_unet": "distillation",
+    "adamm": "distillation",
+}
+TITLES: Mapping[str, str] = {
+    "zero_fill": "zero-fill",
+    "mean_fill": "mean-fill",
+    "specialists": "a specialist a subset",
+    "nnunet": "nnU-Net's network",
+    "data_generation": "images painted",
+    "feature_generation": "latents guessed",
+    "sample_retrieval": "latents borrowed",
+    "dropout": "subsets drawn",
+    "multi_task": "reconstruction beside",
+    "plain": "plain teacher",
+    "mind_the_gap": "Mind the Gap",
+    "adamm_unet": "AdaMM's terms, U-Net",
+    "adamm": "AdaMM",
+}
+_ORDER = tuple(dict.fromkeys(CATEGORIES.values()))
+_COLOURS = (7, 3, 5, 0, 2, 1, 4)
+
+
+def strategy_name(arm: str) -> str:
+    """What an arm of the study is called in figures and tables."""
+    return TITLES.get(arm, arm.replace("_", " "))
+
+
+def strategy_forest(differences: pd.DataFrame, against: str = "dropout", title: str = "") -> Figure:
+    """Dice less that of one strategy, with intervals: a row a strategy, a panel a number of missing sequences.
+
+    Args:
+        differences: columns ours, theirs, region, modalities (number, or ``all``), difference, low, high.
+        against: whose Dice is taken off.
+        title: of the figure.
+
+    Raises:
+        InputError: there are no such differences.
+    """
+    table = differences[(differences["theirs"] == against) & (differences["region"] == "all")]
+    arms = [a for a in CATEGORIES if a in set(table["ours"])]
+    if not arms:
+        raise InputError(f"no differences to {against!r}; there are those to: {', '.join(set(differences['theirs']))}")
+    numbers = sorted((int(m) for m in set(table["modalities"].astype(str)) - {"all"}), reverse=True)
+    panels = {"all": "mean of these"} | {str(n): f"{numbers[0] - n} missing" for n in numbers}
+    figure = Figure(figsize=(2.3 + 1.75 * len(panels), 1.3 + 0.3 * len(arms)), layout="constrained")
+    row = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
+    for axes, (chosen, words) in zip(row, panels.items(), strict=True):
+        part = table[table["modalities"].astype(str) == chosen].set_index("ours")
+        for place, arm in enumerate(arms):
+            if arm not in part.index:
+                continue
+            colour, marker = _style(arm)
+            middle, low, high = part.loc[[arm], ["difference", "low", "high"]].to_numpy(dtype=float)[0]
+            clear = low > 0 or high < 0
+            axes.plot([low, high], [place, place], color=colour, lw=1.8)
+            axes.plot(middle, place, marker, color=colour, mfc=None if clear else "white", ms=6)
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set_title(words, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color="#e5e5e5")
+        axes.tick_params(axis="x", labelsize=8)
+    row[0].set(yticks=range(len(arms)), yticklabels=[strategy_name(a) for a in arms], ylim=(len(arms) - 0.5, -0.5))
+    figure.supxlabel(f"Dice less that of {strategy_name(against)}", fontsize=10)
+    _legend(figure, arms)
+    titled(figure, title or "Strategies against missing sequences (filled where the interval excludes zero)")
+    return note_protocol(figure, differences)
+
+
+def cost_against_dice(runs: pd.DataFrame, title: str = "") -> Figure:
+    """Mean Dice against parameters, seconds a training step and seconds a patient, a point a strategy.
+
+    Args:
+        runs: a line a strategy: arm, dice, parameters, seconds_per_step, scoring_seconds.
+        title: of the figure.
+
+    Raises:
+        InputError: none of the arms is a strategy.
+    """
+    known = runs[runs["arm"].isin(list(CATEGORIES))].set_index("arm")
+    if known.empty:
+        raise InputError(f"none of {', '.join(map(str, runs['arm']))} is a strategy; there are {', '.join(CATEGORIES)}")
+    kinds = {"parameters": "parameters", "seconds_per_step": "seconds a step", "scoring_seconds": "seconds a patient"}
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    row = figure.subplots(1, len(kinds), sharey=True)
+    for axes, (column, words) in zip(row, kinds.items(), strict=True):
+        for arm, line in known.iterrows():
+            colour, marker = _style(str(arm))
+            axes.plot(line[column], line["dice"], marker, color=colour, ms=8)
+        axes.set(xscale="log", xlabel=words)
+        axes.margins(x=0.3, y=0.1)
+        axes.spines[["top", "right"]].set_visible(False)
+    row[0].set_ylabel("mean Dice")
+    _legend(figure, list(known.index))
+    titled(figure, title or "What a strategy costs, and what it reaches")
+    figure = note_protocol(figure, runs)
+    for axes, column in zip(row, kinds, strict=True):
+        name_points(figure, axes, known[column].rename(strategy_name), known["dice"].rename(strategy_name))
+    return figure
+
+
+def invented_bars(invented: pd.DataFrame, arms: Sequence[str], title: str = "") -> Figure:
+    """Where there is no enhancing tumour: how often a network draws some, and how much, by number of sequences.
+
+    Args:
+        invented: columns arm, modalities (how many), share (of predictions with any) and millilitres (mean).
+        arms: in order.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    row = figure.subplots(1, 2)
+    sizes = sorted(set(invented["modalities"]))
+    for axes, column, words in zip(row, ("share", "millilitres"), ("share with any", "ml on average"), strict=True):
+        for number, arm in enumerate(arms):
+            part = invented[invented["arm"] == arm].groupby("modalities")[column].mean()
+            places = np.array([sizes.index(m) for m in part.index]) + 0.8 * ((number + 0.5) / len(arms) - 0.5)
+            axes.bar(places, part, 0.75 / len(arms), color=COLOURS[(4, 1, 3, 0, 2, 5, 7, 6)[number % 8]],
+                     label=strategy_name(arm))  # fmt: skip
+        axes.set_xticks(range(len(sizes)), [str(s) for s in sizes])
+        axes.set(xlabel="sequences", ylabel=words, ylim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e5e5e5")
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(arms), 4),
+                  frameon=False)  # fmt: skip
+    titled(figure, title or "Enhancing tumour drawn where there is none")
+    return note_protocol(figure, invented)
+
+
+def _style(arm: str) -> tuple[str, str]:
+    place = _ORDER.index(CATEGORIES[arm])
+    return COLOURS[_COLOURS[place]], MARKERS[place]
+
+
+def _legend(figure: Figure, arms: Sequence[str]) -> None:
+    handles = []
+    for category in _ORDER:
+        if of := [a for a in arms if CATEGORIES[a] == category]:
+            colour, marker = _style(of[0])
+            handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=category))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7), frameon=False, fontsize=9)
