@@ -13,6 +13,7 @@ APP ?= notebooks/15_explore.ipynb
 PORT ?= 8866
 PREHEAT ?= True
 APP_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 # Synthesised subjects and trained runs are kept here, out of the home folder and out of git.
@@ -20,7 +21,7 @@ MTG_LAB_CACHE ?= $(CURDIR)/.cache
 export MTG_LAB_CACHE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab app lint phantom install lock clean
+.PHONY: help run test lab app bench lint phantom install lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -41,6 +42,9 @@ app: phantom ## serve the lab by hand without code (PORT=8866, APP=a notebook, P
 	JUPYTER_PATH="$(CURDIR)/tools/jupyter$${JUPYTER_PATH:+:$$JUPYTER_PATH}" \
 		$(BIN)/voila "$(APP)" --template=offline --preheat_kernel=$(PREHEAT) --pool_size=1 \
 		--port=$(PORT) $(APP_ARGS)
+
+bench: phantom ## measure every ratio that the project tells of its speed, into out/bench.csv (BENCH_ARGS=)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
 
 lint: install ## check style, format and types
 	$(BIN)/ruff check .

@@ -9,18 +9,19 @@ has uni-modal supervision; ``one by one`` is PASSION without sharing: every stud
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import pandas as pd
 import torch
+from step_time import batch_of
+from timing import in_turn, ratios
 
 from mtg_lab.backbones import Prediction
 from mtg_lab.hardware import default_device
 from mtg_lab.methods import checked_options, find, passion
 from mtg_lab.methods.contract import Fusion
 from mtg_lab.methods.students import Students, one_hot_students
-from mtg_lab.recipes import preset
+from mtg_lab.recipes import override, preset
 
 ARMS = ("complete", "inverse_frequency", "passion", "one by one", "prototype_modulation", "gradient_modulation")
 
@@ -49,22 +50,18 @@ def one_by_one(images: torch.Tensor) -> Callable[..., Students]:
     return students
 
 
-def stepper(name: str, network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], float]:
+def stepper(name: str, network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
     method = find("passion" if name == "one by one" else name)
     built = method(network, **checked_options(method, {})).train()
     optimizer = torch.optim.AdamW([p for p in built.parameters() if p.requires_grad], lr=1e-4)
 
-    def step() -> float:
+    def step() -> None:
         passion.one_hot_students = one_by_one(batch["image"]) if name == "one by one" else one_hot_students
-        started = time.process_time()
         losses = built(batch)
         losses.total.backward()
         built.after_backward(losses.statistics, 0, 1000)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if batch["image"].is_cuda:
-            torch.cuda.synchronize()
-        return time.process_time() - started
 
     return step
 
@@ -77,40 +74,29 @@ def main() -> None:
     parser.add_argument("--uni-decoder", action="store_true", help="with the decoder of single modalities")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    device = default_device()
     for backbone in options.backbones:
-        recipe = preset(options.preset, backbone=backbone)
-        cohort, edge, size = recipe.cohort(), recipe.sampling.crop_voxels, recipe.batch
-        generator = torch.Generator().manual_seed(0)
-        modalities = len(cohort.modalities)
-        present = torch.rand(size, modalities, generator=generator) < options.available
-        present[:, 0] |= ~present.any(dim=1)
-        batch = {
-            "image": torch.randn(size, modalities, edge, edge, edge, generator=generator),
-            "label": torch.randint(0, cohort.schema.classes, (size, 1, edge, edge, edge), generator=generator),
-            "present": present,
-            "draw": torch.arange(size),
-        }
-        batch = {k: v.to(device) for k, v in batch.items()}
-        built = dict(recipe.backbone_options)
-        if options.uni_decoder and backbone != "unet":
-            built["uni_decoder"] = True
-        recipe = preset(options.preset, backbone=backbone, backbone_options=built)
-        steps = {
-            name: stepper(name, recipe.build_backbone(cohort.modalities, cohort.schema).to(device), batch)
-            for name in ARMS
-        }
-        for step in steps.values():
-            step()
-        seconds = pd.DataFrame([{name: step() for name, step in steps.items()} for _ in range(options.rounds)])
-        rows = []
-        for name in ARMS:
-            ratio = seconds[name] / seconds["complete"]
-            rows.append({"method": name, "seconds": seconds[name].median(), "ratio": ratio.median(),
-                         "least": ratio.min(), "most": ratio.max()})  # fmt: skip
-        print(f"{backbone}, {options.preset}: crop {edge}^3, batch {size}, {int(present.sum())} of {present.numel()} "
-              f"files, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
-        print(pd.DataFrame(rows).round(3).to_string(index=False), flush=True)
+        found = table(options.preset, backbone, options.rounds, options.available, options.uni_decoder)
+        print(f"{backbone}, {options.preset}, {default_device()}, {torch.get_num_threads()} threads, "
+              f"torch {torch.__version__}")  # fmt: skip
+        print(found.round(3).to_string(index=False), flush=True)
+
+
+def table(
+    name: str, backbone: str, rounds: int, available: float = 1.0, uni_decoder: bool = False
+) -> pd.DataFrame:  # fmt: skip
+    """A row a method: seconds, and ratio to ``complete``."""
+    options = {"uni_decoder": True} if uni_decoder and backbone != "unet" else {}
+    recipe = override(preset(name, backbone=backbone), {f"backbone.{k}": v for k, v in options.items()})
+    batch, cohort = batch_of(recipe), recipe.cohort()
+    generator = torch.Generator().manual_seed(0)
+    present = torch.rand(batch["present"].shape, generator=generator) < available
+    present[:, 0] |= ~present.any(dim=1)
+    batch["present"] = present.to(batch["image"].device)
+    steps = {
+        arm: stepper(arm, recipe.build_backbone(cohort.modalities, cohort.schema).to(default_device()), batch)
+        for arm in ARMS
+    }
+    return ratios(in_turn(steps, rounds), lambda _: "complete")
 
 
 if __name__ == "__main__":

@@ -19,14 +19,15 @@ crop stream  a training sample of CropStream, with the search for its centre and
 import argparse
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
+from timing import in_turn, ratios
 
 from mtg_lab import phantom
 from mtg_lab.data import CropStream, Preprocessing, Sampling, cached_dataset, preprocessing_transform
@@ -79,29 +80,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        os.environ["MTG_LAB_CACHE"] = str(Path(scratch) / "cache")
+    for name, table in tables(options.rounds):
+        print(f"\n{name}, one thread, {options.rounds} rounds; ratio: times faster than decoding")
+        print(table.assign(seconds=table["seconds"] * 1000).rename(columns={"seconds": "ms"}).round(2).to_string())
+
+
+def tables(rounds: int) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Subject in words, and a row a way: seconds, and how many times faster than decoding."""
+    with tempfile.TemporaryDirectory() as scratch, patch.dict(os.environ, MTG_LAB_CACHE=str(Path(scratch) / "cache")):
         for name, subject, spacing, edge in subjects(Path(scratch)):
-            report(name, ways(subject, spacing, edge), edge, options.rounds)
-
-
-def report(name: str, timed: dict[str, Callable[[], object]], edge: int, rounds: int) -> None:
-    for way in timed.values():
-        way()
-    seconds = pd.DataFrame([{key: _seconds(way) for key, way in timed.items()} for _ in range(rounds)])
-    faster = seconds["decoding"].to_numpy()[:, None] / seconds
-    table = pd.DataFrame({"ms": 1000 * seconds.median(), "least": 1000 * seconds.min(), "most": 1000 * seconds.max(),
-                          "times faster": faster.median(), "least ": faster.min(), "most ": faster.max()})  # fmt: skip
-    print(f"\n{name}, crops of {edge}^3 voxels, one thread, {rounds} rounds")
-    print(table.round(2).to_string())
-
-
-def _seconds(way: Callable[[], object]) -> float:
-    started, calls = time.process_time(), 0
-    while (taken := time.process_time() - started) < 0.05:
-        way()
-        calls += 1
-    return taken / calls
+            measured = in_turn(ways(subject, spacing, edge), rounds, at_least=0.05)
+            yield f"{name}, crops of {edge}^3", ratios(measured, lambda _: "decoding", faster=True)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
-"""How long is a training step of the U-Net in each precision and memory layout; what do alignment and a teacher add?
+"""How long is a training step in each precision and memory layout; what do alignment, a teacher, a method add?
 
     python benchmarks/step_time.py --preset lab --rounds 9 --threads 1 --out step_time.csv
+    python benchmarks/step_time.py --tables backbones methods
 
 All variants are timed in turn in one process, round by round, so that a machine that slows down slows all of them.
 On the processor it is process time, which other people's jobs disturb less. Printed, and with ``--out`` written as CSV,
-are medians, and ratios within a round with their least and greatest value: ``ratio`` to the contiguous fp32 step of the
-same arm for the forms, to the step without alignment for the losses. Peak memory is that of the tensors which a step
-allocates, beyond weights, optimiser and batch.
+are medians, and ratios within a round with their least and greatest value. Peak memory is that of the tensors which a
+step allocates, beyond weights, optimiser and batch. bf16 is timed where it is multiplied in hardware. Tables:
+
+forms      teacher, aligned teacher and student on the U-Net: to the contiguous fp32 step of the same
+losses     every alignment loss: to the step without alignment
+backbones  every network under modality dropout: to its own contiguous fp32 step
+methods    every method on the network it is usually trained on: to modality dropout on the U-Net
 """
 
 import argparse
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
@@ -19,17 +23,19 @@ from unittest.mock import patch
 
 import pandas as pd
 import torch
+from timing import in_turn, ratios
 from torch.profiler import ProfilerActivity, profile
 
 from mtg_lab.alignment import LOSSES
-from mtg_lab.backbones import contract
+from mtg_lab.backbones import Backbone, contract
 from mtg_lab.files import written_aside
-from mtg_lab.hardware import default_device
-from mtg_lab.methods import AlignedTeacher, Complete, Method, Student
-from mtg_lab.recipes import suite
+from mtg_lab.hardware import default_device, use_bf16
+from mtg_lab.methods import METHODS, AlignedTeacher, Complete, Dropout, Method, Student
+from mtg_lab.recipes import Recipe, preset
 
 LAYOUTS = ("contiguous", "channels-last")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16") if use_bf16("auto") else ("fp32",)  # emulated, bf16 takes twenty times as long
+NETWORKS = ("unet", "rfnet", "mmformer", "m2ftrans", "adamm", "nnunet")
 
 
 class Step:
@@ -48,14 +54,6 @@ class Step:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def seconds(self) -> float:
-        clock = time.perf_counter if self.device.type == "cuda" else time.process_time
-        started = clock()
-        self()
-        return clock() - started
 
     def peak_megabytes(self) -> float:
         """Highest sum of what was allocated and not yet freed since the step began."""
@@ -73,32 +71,22 @@ class Step:
 
 def measured(steps: dict[tuple[str, ...], Step], reference: Callable, rounds: int) -> pd.DataFrame:
     """One row a step: key, seconds, ratio to the step with the key ``reference(key)``, the same of peak memory."""
-    for step in steps.values():
-        step()
+    seconds = in_turn(steps, rounds)
     peak = {key: step.peak_megabytes() for key, step in steps.items()}
-    seconds = pd.DataFrame([[step.seconds() for step in steps.values()] for _ in range(rounds)])
-    seconds.columns = list(steps)
     rows = []
-    for key in steps:
-        ratio = seconds[key] / seconds[reference(key)]
+    for line in ratios(seconds, reference).itertuples(index=False):
+        key = line.case
         rows.append({
-            "arm": key[0], "precision": key[1], "layout": key[2],
-            "seconds": seconds[key].median(), "seconds_least": seconds[key].min(), "seconds_most": seconds[key].max(),
-            "ratio": ratio.median(), "ratio_least": ratio.min(), "ratio_most": ratio.max(),
+            "arm": key[0], "precision": key[1], "layout": key[2], "seconds": line.seconds,
+            "seconds_least": seconds[key].min(), "seconds_most": seconds[key].max(),
+            "ratio": line.ratio, "ratio_least": line.least, "ratio_most": line.most,
             "peak_mb": peak[key], "peak_ratio": peak[key] / peak[reference(key)],
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="lab")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="CSV for both tables")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device, recipe = default_device(), suite(options.preset)["complete"]
+def batch_of(recipe: Recipe) -> dict[str, torch.Tensor]:
+    """Noise and random labels in the shape of a training batch, on the default device."""
     cohort, edge, size = recipe.cohort(), recipe.sampling.crop_voxels, recipe.batch
     generator = torch.Generator().manual_seed(0)
     batch = {
@@ -107,33 +95,82 @@ def main() -> None:
         "present": torch.ones(size, len(cohort.modalities), dtype=torch.bool),
         "draw": torch.arange(size),
     }
-    batch = {k: v.to(device) for k, v in batch.items()}
+    return {k: v.to(default_device()) for k, v in batch.items()}
 
-    def network() -> torch.nn.Module:
-        return recipe.build_backbone(cohort.modalities, cohort.schema).to(device)
 
+def network(name: str, backbone: str = "unet") -> Backbone:
+    """A network in the size of a preset, on the default device."""
+    recipe = preset(name, backbone=backbone)
+    cohort = recipe.cohort()
+    return recipe.build_backbone(cohort.modalities, cohort.schema).to(default_device())
+
+
+def forms(name: str, rounds: int) -> pd.DataFrame:
+    """Teacher, aligned teacher and student on the U-Net in every precision and layout."""
+    batch = batch_of(preset(name))
     arms: dict[str, Callable[[], Method]] = {
-        "complete": lambda: Complete(network()),
-        "aligned_teacher": lambda: AlignedTeacher(network()),
-        "student": lambda: Student(network(), network()),
+        "complete": lambda: Complete(network(name)),
+        "aligned_teacher": lambda: AlignedTeacher(network(name)),
+        "student": lambda: Student(network(name), network(name)),
     }
-    forms = {key: Step(arms[key[0]](), batch, *key[1:]) for key in product(arms, PRECISIONS, LAYOUTS)}
-    native = "contiguous" if device.type == "cuda" else "channels-last"
-    losses = {("no alignment", p, native): Step(Complete(network()), batch, p, native) for p in PRECISIONS}
+    steps = {key: Step(arms[key[0]](), batch, *key[1:]) for key in product(arms, PRECISIONS, LAYOUTS)}
+    return measured(steps, lambda key: (key[0], "fp32", "contiguous"), rounds)
+
+
+def losses(name: str, rounds: int) -> pd.DataFrame:
+    """Every alignment loss in both precisions, and none."""
+    batch, layout = batch_of(preset(name)), native()
+    steps = {("no alignment", p, layout): Step(Complete(network(name)), batch, p, layout) for p in PRECISIONS}
     for loss, precision in product(LOSSES, PRECISIONS):
-        method = AlignedTeacher(network(), align_loss=loss)
-        losses[loss, precision, native] = Step(method, batch, precision, native)
-    tables = {
-        "forms": measured(forms, lambda key: (key[0], "fp32", "contiguous"), options.rounds),
-        "losses": measured(losses, lambda key: ("no alignment", *key[1:]), options.rounds),
-    }
-    print(f"{options.preset}: crop {edge}^3, batch {size}, {device}, {torch.get_num_threads()} threads, "
-          f"torch {torch.__version__}, {options.rounds} rounds")  # fmt: skip
-    for name, table in tables.items():
-        print(f"\n{name}\n{table.round(3).to_string(index=False)}")
+        steps[loss, precision, layout] = Step(AlignedTeacher(network(name), align_loss=loss), batch, precision, layout)
+    return measured(steps, lambda key: ("no alignment", *key[1:]), rounds)
+
+
+def backbones(name: str, rounds: int, chosen: Sequence[str] = NETWORKS) -> pd.DataFrame:
+    """Every network under modality dropout, as PyTorch has it and as it is trained here."""
+    batch = batch_of(preset(name))
+    plain, ours = ("fp32", "contiguous"), [(p, native()) for p in PRECISIONS]
+    steps = {(b, *form): Step(Dropout(network(name, b)), batch, *form) for b in chosen for form in (plain, *ours)}
+    return measured(steps, lambda key: (key[0], *plain), rounds)
+
+
+def methods(name: str, rounds: int, precision: str = "fp32") -> pd.DataFrame:
+    """Every method that needs no trained teacher, on the network that it is usually trained on."""
+    batch, form = batch_of(preset(name)), (precision, native())
+    steps = {}
+    for kind in METHODS.values():
+        if not kind.needs_teacher:
+            steps[kind.name, *form] = Step(kind(network(name, kind.usual_backbone)), batch, *form)
+    return measured(steps, lambda _: ("dropout", *form), rounds)
+
+
+def native() -> str:
+    """The memory layout that the lab trains in."""
+    return "contiguous" if default_device().type == "cuda" else "channels-last"
+
+
+TABLES = {"forms": forms, "losses": losses, "backbones": backbones, "methods": methods}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="lab")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=["forms", "losses"])
+    parser.add_argument("--out", type=Path, help="CSV for all tables")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    recipe = preset(options.preset)
+    print(f"{options.preset}: crop {recipe.sampling.crop_voxels}^3, batch {recipe.batch}, {default_device()}, "
+          f"{torch.get_num_threads()} threads, torch {torch.__version__}, {options.rounds} rounds")  # fmt: skip
+    found = {}
+    for name in options.tables:
+        found[name] = TABLES[name](options.preset, options.rounds)
+        print(f"\n{name}\n{found[name].round(3).to_string(index=False)}", flush=True)
     if options.out:
         with written_aside(options.out) as aside:
-            pd.concat(tables, names=["table"]).reset_index("table").round(4).to_csv(aside, index=False)
+            pd.concat(found, names=["table"]).reset_index("table").round(4).to_csv(aside, index=False)
 
 
 if __name__ == "__main__":
