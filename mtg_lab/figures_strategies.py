@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mtg_lab.errors import InputError
 from mtg_lab.figure_notes import name_points, note_protocol, titled
@@ -86,7 +87,7 @@ def strategy_forest(differences: pd.DataFrame, against: str = "dropout", title: 
         axes.grid(axis="x", color="#e5e5e5")
         axes.tick_params(axis="x", labelsize=8)
     row[0].set(yticks=range(len(arms)), yticklabels=[strategy_name(a) for a in arms], ylim=(len(arms) - 0.5, -0.5))
-    figure.supxlabel(f"Dice less that of {strategy_name(against)}", fontsize=10)
+    row[len(row) // 2].set_xlabel(f"Dice less that of: {strategy_name(against)}")
     _legend(figure, arms)
     titled(figure, title or "Strategies against missing sequences (filled where the interval excludes zero)")
     return note_protocol(figure, differences)
@@ -113,6 +114,9 @@ def cost_against_dice(runs: pd.DataFrame, title: str = "") -> Figure:
             colour, marker = _style(str(arm))
             axes.plot(line[column], line["dice"], marker, color=colour, ms=8)
         axes.set(xscale="log", xlabel=words)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value > 1000 else f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.3, y=0.1)
         axes.spines[["top", "right"]].set_visible(False)
     row[0].set_ylabel("mean Dice")

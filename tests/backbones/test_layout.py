@@ -21,6 +21,9 @@ from mtg_lab.backbones.layout import (
 from tests.backbones.test_contract import WITH_LATENTS, alternating, network, noise
 
 LAST = torch.channels_last_3d
+# Where oneDNN does not convolve bf16, PyTorch does so itself, voxels side by side; small maps in fp32 as well.
+BF16_IN_ONEDNN = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+needs_bf16 = pytest.mark.skipif(not BF16_IN_ONEDNN, reason="oneDNN has no bf16 on this processor")
 both_layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
 
 
@@ -80,7 +83,8 @@ def test_a_convolution_of_single_voxels_is_that_of_pytorch_and_keeps_the_layout(
     torch.testing.assert_close(
         found, with_gradients(theirs, x), rtol=1e-2, atol=2e-2 if dtype is torch.bfloat16 else 1e-5
     )
-    assert is_channels_last(found[0]) == (layout is LAST)
+    if dtype is torch.float32 or BF16_IN_ONEDNN:
+        assert is_channels_last(found[0]) == (layout is LAST)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -145,6 +149,7 @@ def test_zeros_are_laid_out_as_what_they_stand_for(layout):
     assert zeros.is_contiguous(memory_format=layout)
 
 
+@needs_bf16
 @pytest.mark.parametrize("batch", [1, 2])
 def test_an_image_of_one_channel_starts_the_layout(batch):
     image = noise(batch, 3, 32, 32, 32).to(torch.bfloat16)[:, 1:2]
@@ -182,6 +187,7 @@ def test_maps_taken_apart_have_memory_of_their_own(layout):
     assert all(part.is_contiguous(memory_format=layout) for part in parts)
 
 
+@needs_bf16
 @pytest.mark.parametrize("batch", [1, 2])
 def test_every_map_on_the_unets_way_is_channels_last(batch):
     """Also that of a single sample, whose strides tell less."""
@@ -213,11 +219,13 @@ def test_the_layout_changes_no_number(name, monkeypatch):
         net.zero_grad()
         prediction = net(images, present)
         prediction.logits.square().mean().backward()
-        return [prediction.features, prediction.logits, *(p.grad for p in net.parameters() if p.grad is not None)]
+        gradient = torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+        return prediction.features.detach(), prediction.logits.detach(), gradient
 
     last = found()
     monkeypatch.setattr(contract, "channels_last", lambda image: image)
     other = found()
     assert is_channels_last(last[0])
     assert not is_channels_last(other[0])
-    torch.testing.assert_close(last, other, rtol=1e-3, atol=5e-4)
+    for one, another in zip(last, other, strict=True):  # as wholes: processors round single elements differently
+        assert float((one - another).norm()) < 3e-3 * float(another.norm())
