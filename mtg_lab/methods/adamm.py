@@ -63,8 +63,8 @@ class AdaMM(Method):
         content_weight: of the last block's map before the bottleneck is joined (the bottleneck of other backbones).
         style: ``cross_layer`` (the paper's), ``released`` or ``off``.
         style_weight: the paper's is unknown.
-        relative: content and style across layers in units of the teacher's own; otherwise, as in the release, both
-            grow with the features and may drown what else a network learns.
+        relative: content and style across layers in units of the teacher's own; otherwise plain squared differences
+            (the release's content is), which grow with the features and may drown what else a network learns.
         adversary_weight: of the student's part.
         adversary_at: ``bottleneck``, after the graph refinement (figure 1); ``style``, before it (the release).
 
