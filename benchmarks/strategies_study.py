@@ -16,7 +16,8 @@ Arms on the lab's U-Net, same steps, crops and learning rate (those of ``dropout
   U-Net), ``adamm`` (on its own network).
 
 AdaMM's parts: ``adamm_no_adapters`` (nor graph), ``adamm_no_graph``, ``adamm_no_bbdm`` (no style, content, adversary),
-``adamm_no_presence`` (no head, no weights, no gate), ``adamm_released``; ``..._open`` is the same network with its gate
+``adamm_no_presence`` (no head, no weights, no gate), ``adamm_free_head`` (no norm in the head), ``adamm_plain_units``
+(content and style not in units of the teacher's), ``adamm_released``; ``..._open`` is the same network with its gate
 open.
 
 Runs are recipes: what is trained is not trained again. After every run scores.csv, runs.csv (one line a run: mean
@@ -55,6 +56,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "adamm_no_graph": {"backbone.graph": False},
     "adamm_no_bbdm": NO_BBDM,
     "adamm_no_presence": NO_PRESENCE,
+    "adamm_free_head": {"backbone.presence_norm": "none"},
+    "adamm_plain_units": {"method.relative": False},
     "adamm_released": RELEASE,
 }
 COMPARISONS = [
