@@ -33,6 +33,7 @@ from mtg_lab.protocol import protocol_attrs
 from mtg_lab.runs import Run
 
 __all__ = [
+    "ADAPTERS",
     "FILLS",
     "LatentMoments",
     "Operated",
@@ -48,12 +49,14 @@ __all__ = [
     "operated",
     "refilled",
     "translated",
+    "with_adapters",
     "with_gate",
     "with_matched_moments",
     "with_mean_images",
     "without_offsets",
 ]
 
+ADAPTERS = ("exchanged", "off")
 FILLS = ("zeros", "learned", "uniform", "centroid", "translated")
 _FILLED = "absent latents filled: "
 _ALONE = 1e4  # a score beside which exp(0) is nothing in float32
@@ -149,6 +152,26 @@ def with_gate(run: Run, gate: str) -> OperatedRun:
             "--set backbone.gate=hard"
         )
     return _operated(run, f"gate {gate}", partial(_gated, gate=gate))
+
+
+def with_adapters(run: Run, kind: str) -> OperatedRun:
+    """The run of AdaMM with other adapters at inference: are they a subset's own, or would any do?
+
+    Args:
+        run: on the backbone ``adamm``, with adapters.
+        kind: ``exchanged``, every subset goes through those of the next one that has as many sequences; ``off``,
+            through none, as the whole set does.
+
+    Raises:
+        InputError: an unknown kind, or a network without adapters.
+    """
+    if kind not in ADAPTERS:
+        raise InputError(f"adapters can be {' or '.join(ADAPTERS)}, not {kind!r}")
+    if run.recipe.backbone != "adamm" or not run.recipe.backbone_options.get("adapters", True):
+        raise InputError(
+            f"the run {run.folder.name} ({_network(run)}) has no adapters; train one on the backbone adamm"
+        )
+    return _operated(run, f"adapters {kind}", partial(_with_adapters, kind=kind))
 
 
 def without_offsets(run: Run, moments: Sequence[LatentMoments], amount: float = 1.0) -> OperatedRun:
@@ -280,6 +303,18 @@ def _loaded(network: ModalityBackbone, weights: dict[str, Tensor]) -> ModalityBa
 
 def _gated(network: Backbone, gate: str) -> Backbone:
     network.gate = gate
+    return network
+
+
+def _with_adapters(network: Backbone, kind: str) -> Backbone:
+    keys = network.get_submodule("bank").get_buffer("keys")  # sums of 2^m over a subset's members
+    if kind == "off":
+        keys.fill_(-1)
+        return network
+    sizes = ((keys[:, None] >> torch.arange(len(network.modalities), device=keys.device)) & 1).sum(dim=1)
+    for size in sizes.unique():
+        places = (sizes == size).nonzero()[:, 0]
+        keys[places] = keys[places].roll(1)
     return network
 
 

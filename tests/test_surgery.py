@@ -28,6 +28,7 @@ from mtg_lab.surgery import (
     operated,
     refilled,
     translated,
+    with_adapters,
     with_gate,
     with_matched_moments,
     with_mean_images,
@@ -426,6 +427,44 @@ def test_a_network_that_does_not_tell_has_no_gate(run):
         with_gate(run, "hard")
     with pytest.raises(InputError, match="gate is 'ajar'"):
         with_gate(run, "ajar")
+
+
+@pytest.fixture(scope="module")
+def adamm(cohort, tmp_path_factory):
+    options = {"backbone": "adamm", "backbone_options": {"width": 4, "adapter_width": 4, "nodes": 2}}
+    return train(recipe(cohort, steps=1, **options), tmp_path_factory.mktemp("adamm") / "run")
+
+
+def test_exchanged_adapters_are_those_of_a_subset_as_large(adamm):
+    images = noise(1, 4, 16, 16, 16)
+    own, other = adamm.backbone(), with_adapters(adamm, "exchanged").backbone()
+    masks = torch.tensor([[bool(k >> m & 1) for m in range(4)] for k in range(1, 16)])
+    before, after = own.bank.rows(masks), other.bank.rows(masks)
+    assert (before[:-1] != after[:-1]).all()
+    assert sorted(before.tolist()) == sorted(after.tolist()), "every set is used by somebody"
+    sizes = masks.sum(dim=1)
+    owner = {int(row): int(size) for row, size in zip(before, sizes, strict=True)}
+    assert [owner[int(row)] for row in after] == sizes.tolist()
+    with torch.inference_mode():
+        everything = masks[-1:]
+        torch.testing.assert_close(own(images, everything).logits, other(images, everything).logits)
+        assert not torch.allclose(own(images, masks[:1]).logits, other(images, masks[:1]).logits)
+
+
+def test_without_adapters_a_subset_goes_the_way_of_everything(adamm):
+    off, plain = with_adapters(adamm, "off").backbone(), adamm.backbone()
+    plain.bank = None
+    images, present = noise(1, 4, 16, 16, 16), torch.tensor([[True, False, False, True]])
+    with torch.inference_mode():
+        torch.testing.assert_close(off(images, present).logits, plain(images, present).logits)
+    assert with_adapters(adamm, "off").operations == ("adapters off",)
+
+
+def test_adapters_are_exchanged_where_there_are_some(run, adamm):
+    with pytest.raises(InputError, match="has no adapters; train one on the backbone adamm"):
+        with_adapters(run, "off")
+    with pytest.raises(InputError, match="adapters can be exchanged or off, not 'mine'"):
+        with_adapters(adamm, "mine")
 
 
 # --- what it did to the scores ---------------------------------------------------------------------------------------
