@@ -11,7 +11,6 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from monai.data.utils import dense_patch_slices
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,16 +19,17 @@ from mtg_lab.backbones.blocks import covering
 from mtg_lab.cases import Case
 from mtg_lab.errors import InputError
 from mtg_lab.figure_notes import titled
-from mtg_lab.inference import OVERLAP
+from mtg_lab.inference import window_places
 from mtg_lab.methods.presence import presence_target
 from mtg_lab.palette import COLOURS, OUTLINES
 from mtg_lab.slices import fullest_slice, mark_sides
 from mtg_lab.vocabulary import parse_subset, subset_name, subsets
 
 # Of the adapters of one set, in the order in which a map meets them but for the fourth, which stands beside a block.
+PLACES = ("down 1/2", "down 1/4", "down 1/8", "bottleneck", "up 1/4", "up 1/2", "up 1/1")
+# Terms between teacher and student, and what they are worth where a critic cannot tell the two apart.
 _COURSE = {"presence": None, "voxel": None, "content": None, "style": None, "adversary": math.log(2),
            "critic": 2 * math.log(2)}  # fmt: skip
-PLACES = ("down 1/2", "down 1/4", "down 1/8", "bottleneck", "up 1/4", "up 1/2", "up 1/1")
 
 
 def as_adamm(network: Backbone) -> AdaMM:
@@ -206,11 +206,8 @@ def presence_by_window(
     masks = torch.tensor([[m in s for m in names] for s in wanted])
     rows = []
     for number, sample in enumerate(samples):
-        size = sample["image"].shape[1:]
-        pads = [side for n in reversed(size) for side in (0, max(window - n, 0))]
+        pads, places = window_places(sample["image"].shape[1:], window)
         image, label, brain = (functional.pad(sample[k], pads) for k in ("image", "label", "brain"))
-        step = max(int(window * (1 - OVERLAP)), 1)
-        places = dense_patch_slices(image.shape[1:], (window,) * 3, (step,) * 3)
         for place_number, place in enumerate(p for p in places if (brain[0][p] > 0).any()):
             cut = (slice(None), *place)
             told = network(image[cut].expand(len(masks), -1, -1, -1, -1), masks).presence

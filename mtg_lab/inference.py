@@ -73,16 +73,13 @@ def subset_logits(
             yield logits
         return
     size = image.shape[1:]
-    rim = [max(window - n, 0) for n in size]
-    pads = [side for n in reversed(rim) for side in (n // 2, n - n // 2)]
+    pads, places = window_places(size, window, overlap)
     image = functional.pad(image, pads)
     brain = None if brain is None else functional.pad(brain.to(torch.bool), pads)
-    inside = tuple(slice(n // 2, n // 2 + edge) for n, edge in zip(rim, size, strict=True))
-    edges = (window,) * 3
-    places = dense_patch_slices(image.shape[1:], edges, [max(int(window * (1 - overlap)), 1)] * 3)
+    inside = tuple(slice(first, first + edge) for first, edge in zip(pads[-2::-2], size, strict=True))
     if brain is not None and brain.any():
         places = [place for place in places if brain[place].any()]
-    weight = compute_importance_map(edges, mode="gaussian", dtype=torch.float32)
+    weight = compute_importance_map((window,) * 3, mode="gaussian", dtype=torch.float32)
     weights = torch.zeros(image.shape[1:])
     for place in places:
         weights[place] += weight
@@ -98,6 +95,21 @@ def subset_logits(
             total /= weights.clamp_min(torch.finfo(torch.float32).tiny)
             total[0, weights == 0] = _SURE
             yield total[(slice(None), *inside)]
+
+
+def window_places(
+    size: Sequence[int], window: int, overlap: float = OVERLAP
+) -> tuple[list[int], list[tuple[slice, ...]]]:
+    """How a volume is padded, as ``functional.pad`` takes it, and the windows of the padded volume.
+
+    A volume that is no larger than a window, and every volume where ``window`` is 0, is one window without padding.
+    """
+    if window <= 0 or max(size) <= window:
+        return [0] * 6, [tuple(slice(0, n) for n in size)]
+    rim = [max(window - n, 0) for n in size]
+    pads = [side for n in reversed(rim) for side in (n // 2, n - n // 2)]
+    padded = [n + more for n, more in zip(size, rim, strict=True)]
+    return pads, dense_patch_slices(padded, (window,) * 3, [max(int(window * (1 - overlap)), 1)] * 3)
 
 
 def _of_each(backbone: Backbone, image: Tensor, masks: Tensor, precision: str) -> Iterator[Tensor]:

@@ -1,6 +1,6 @@
 """What stands in for an absent sequence: painted images, guessed latents, latents borrowed from other patients."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from mtg_lab.backbones.imputation import FeatureGeneration, SampleRetrieval, Syn
 from mtg_lab.backbones.layout import as_channels
 from mtg_lab.errors import InputError
 from mtg_lab.slices import fullest_slice, intensity_window, slice_panels
-from mtg_lab.vocabulary import subset_name
+from mtg_lab.vocabulary import subset_name, subsets
 
 
 @torch.inference_mode()
@@ -75,16 +75,16 @@ def stand_in_errors(
     for number, sample in enumerate(samples):
         label, brain = sample["label"][0], sample["brain"][0] > 0
         places = {"brain": brain, **{name: there for k, name in names.items() if (there := label == k).any()}}
-        for shown in _shown(len(modalities), counts):
-            truth, found = stand_ins(network, sample["image"][None], shown[None])
-            words = _words(modalities, shown)
-            for m in (~shown).nonzero()[:, 0].tolist():
+        for shown in (s for s in subsets(modalities)[:-1] if len(s) in counts):
+            truth, found = stand_ins(network, sample["image"][None], _mask(shown, modalities))
+            words = subset_name(shown, modalities)
+            for m in (m for m, name in enumerate(modalities) if name not in shown):
                 inside = truth[m][:, brain]
                 mean, variance = inside.mean(dim=1, keepdim=True), inside.var(dim=1).mean().clamp_min(1e-12)
                 for where, place in places.items():
                     t, f = truth[m][:, place], found[m][:, place]
                     errors = ((t - x).square().mean() / variance for x in (f, mean))
-                    rows.append((number, modalities[m], words, int(shown.sum()), where, *map(float, errors)))
+                    rows.append((number, modalities[m], words, len(shown), where, *map(float, errors)))
     return pd.DataFrame(rows, columns=["sample", "modality", "given", "count", "where", "error", "of_mean"])
 
 
@@ -108,20 +108,15 @@ def painted_panels(
         raise InputError(f"no sequence {modality!r} to paint; this network knows {', '.join(modalities)}")
     m, label, brain = modalities.index(modality), sample["label"][0].numpy(), sample["brain"][0].numpy() > 0
     index, volumes = fullest_slice(label), {f"{modality}, true": sample["image"][m].numpy()}
-    masks = _shown(len(modalities), (len(modalities) - 1, 1))
-    for shown in sorted((s for s in masks if not s[m]), key=lambda s: -int(s.sum())):
-        painted = stand_ins(network, sample["image"][None], shown[None])[1][m, 0]
-        volumes[f"from {_words(modalities, shown)}"] = np.where(brain, painted.numpy(), 0)
+    others = [name for name in modalities if name != modality]
+    for shown in ({*others}, *({name} for name in others)):
+        painted = stand_ins(network, sample["image"][None], _mask(shown, modalities))[1][m, 0]
+        volumes[f"from {subset_name(shown, modalities)}"] = np.where(brain, painted.numpy(), 0)
     slices = {name: volume[..., index] for name, volume in volumes.items()}
     windows = dict.fromkeys(slices, intensity_window(next(iter(volumes.values()))))
     return slice_panels(slices, windows, label[..., index], names, title=title or f"{modality}, true and painted")
 
 
-def _words(modalities: Sequence[str], shown: Tensor) -> str:
-    return subset_name([m for m, there in zip(modalities, shown, strict=True) if there], modalities)
-
-
-def _shown(count: int, sizes: Sequence[int]) -> list[Tensor]:
-    """Masks bool [M] with so many of the modalities."""
-    masks = ((torch.arange(1, 2**count - 1)[:, None] >> torch.arange(count)) & 1).bool()
-    return [mask for mask in masks if int(mask.sum()) in sizes]
+def _mask(shown: Collection[str], modalities: Sequence[str]) -> Tensor:
+    """Bool [1, M]."""
+    return torch.tensor([[m in shown for m in modalities]])

@@ -7,7 +7,7 @@ from threshold import MODALITIES, Threshold
 
 from mtg_lab import hardware, inference, vocabulary
 from mtg_lab.backbones import build
-from mtg_lab.inference import choose_window, subset_classes, subset_logits
+from mtg_lab.inference import choose_window, subset_classes, subset_logits, window_places
 from mtg_lab.runs import Run
 
 
@@ -165,3 +165,21 @@ def test_devices_and_precisions_have_one_place():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     with hardware.precision_context(torch.device("cpu"), "fp32"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [(9, 20, 8), (16, 17, 5), (8, 8, 30)])
+def test_windows_cover_the_padded_volume_which_has_the_volume_in_its_middle(size):
+    pads, places = window_places(size, 8, 0.25)
+    padded = [max(n, 8) for n in size]
+    covered = torch.zeros(padded)
+    for place in places:
+        assert [s.stop - s.start for s in place] == [8, 8, 8]
+        covered[place] += 1
+    assert covered.all()
+    assert torch.nn.functional.pad(torch.zeros(size), pads).shape == covered.shape
+    assert all(abs(pads[i] - pads[i + 1]) <= 1 for i in (0, 2, 4))
+
+
+def test_a_volume_no_larger_than_a_window_is_one_window():
+    assert window_places((8, 5, 7), 8) == ([0] * 6, [(slice(0, 8), slice(0, 5), slice(0, 7))])
+    assert len(window_places((40, 50, 60), 0)[1]) == 1
