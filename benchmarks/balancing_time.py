@@ -76,14 +76,12 @@ def main() -> None:
     options = parser.parse_args()
     for backbone in options.backbones:
         found = table(options.preset, backbone, options.rounds, options.available, options.uni_decoder)
-        print(f"{backbone}, {options.preset}, {default_device()}, {torch.get_num_threads()} threads, "
-              f"torch {torch.__version__}")  # fmt: skip
+        print(f"{backbone}, {options.preset}: {found.attrs['words']}, {default_device()}, "
+              f"{torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
         print(found.round(3).to_string(index=False), flush=True)
 
 
-def table(
-    name: str, backbone: str, rounds: int, available: float = 1.0, uni_decoder: bool = False
-) -> pd.DataFrame:  # fmt: skip
+def table(name: str, backbone: str, rounds: int, available: float = 1.0, uni_decoder: bool = False) -> pd.DataFrame:
     """A row a method: seconds, and ratio to ``complete``."""
     options = {"uni_decoder": True} if uni_decoder and backbone != "unet" else {}
     recipe = override(preset(name, backbone=backbone), {f"backbone.{k}": v for k, v in options.items()})
@@ -96,7 +94,11 @@ def table(
         arm: stepper(arm, recipe.build_backbone(cohort.modalities, cohort.schema).to(default_device()), batch)
         for arm in ARMS
     }
-    return ratios(in_turn(steps, rounds), lambda _: "complete")
+    found = ratios(in_turn(steps, rounds), lambda _: "complete")
+    found.attrs["words"] = (
+        f"crop {recipe.sampling.crop_voxels}^3, batch {recipe.batch}, {int(present.sum())} of {present.numel()} files"
+    )
+    return found
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ import torch
 from timing import environment, in_turn, ratios, seconds
 
 from mtg_lab.files import make_folder, written_aside
+from mtg_lab.recipes import PRESETS
 
 COLUMNS = ["section", "case", "seconds", "ratio", "least", "most", "of", "peak_mb"]
 
@@ -177,12 +178,14 @@ def _latents(voxels: int, subjects: int = 4, channels: int = 8) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="lab")
+    parser.add_argument("--preset", default="lab", choices=PRESETS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--out", type=Path, default=Path("out/bench.csv"))
     options = parser.parse_args()
+    if options.rounds < 1:
+        raise SystemExit(f"--rounds is {options.rounds}; a ratio needs at least 1")
     torch.set_num_threads(options.threads)
     machine, found = environment(), []
     print(", ".join(f"{k} {v}" for k, v in machine.items() if v))

@@ -59,3 +59,16 @@ def test_every_section_fills_the_same_table_beside_the_machine(scripts, monkeypa
     assert start.loc["python -c pass", "ratio"] == 1
     assert start.loc["mtg-lab --help", "ratio"] > 1
     assert set(bench.SECTIONS) == set(bench.__doc__.split()) & set(bench.SECTIONS), "the docstring names every section"
+
+
+def test_what_cannot_be_measured_is_refused(scripts, monkeypatch, tmp_path):
+    import bench
+
+    out = tmp_path / "bench.csv"
+    monkeypatch.setattr("sys.argv", ["bench.py", "--rounds", "0", "--out", str(out)])
+    with pytest.raises(SystemExit, match="--rounds is 0; a ratio needs at least 1"):
+        bench.main()
+    monkeypatch.setattr("sys.argv", ["bench.py", "--preset", "big", "--out", str(out)])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert not out.exists()
