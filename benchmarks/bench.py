@@ -7,6 +7,7 @@ Ratios hold on a shared machine, seconds do not: what is compared is timed in tu
 (wall time on a GPU). Printed after every section, and written to one CSV: median seconds, median, least and greatest
 ratio, what the ratio is of, and the machine. ``benchmarks/README.md`` explains each number and what bounds it.
 
+convolution one sample in float32, there and back: PyTorch's own convolution over ours, times faster
 backbones   a training step of every network: PyTorch's own fp32 over ours, times faster
 alignment   a step with each alignment loss over one without
 teacher     a step of teacher, aligned teacher and student in each precision and layout
@@ -25,6 +26,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import balancing_time
@@ -37,10 +39,32 @@ import step_time
 import torch
 from timing import environment, in_turn, ratios, seconds
 
+from mtg_lab.backbones.layout import Conv, channels_last
 from mtg_lab.files import make_folder, written_aside
 from mtg_lab.recipes import PRESETS
+from mtg_lab.recipes import preset as recipe_of
 
 COLUMNS = ["section", "case", "seconds", "ratio", "least", "most", "of", "peak_mb"]
+
+
+def convolution(preset: str, rounds: int) -> pd.DataFrame:
+    """Times faster than PyTorch's own convolution of the same single sample, channels-last, gradients included."""
+    edge, found = recipe_of(preset).sampling.crop_voxels, []
+    for into, out, side, stride in ((1, 8, edge, 1), (8, 8, edge, 1), (8, 16, edge, 2), (32, 32, edge // 4, 1)):
+        x = channels_last(torch.randn(1, into, side, side, side)).requires_grad_()
+        ways = {}
+        for name, kind in (("PyTorch", torch.nn.Conv3d), ("ours", Conv)):
+            module = kind(into, out, 3, stride, 1)
+            inputs, weighting = [x, *module.parameters()], torch.randn_like(module(x))
+            ways[name] = partial(_there_and_back, module, inputs, weighting)
+        table = ratios(in_turn(ways, rounds, at_least=0.2), lambda _: "PyTorch", faster=True)[1:]
+        strided = " by 2" if stride > 1 else ""
+        found.append(table.assign(case=f"{into} to {out} channels, {side}^3{strided}"))
+    return pd.concat(found).assign(of="PyTorch's over this")
+
+
+def _there_and_back(module: torch.nn.Module, inputs: list[torch.Tensor], weighting: torch.Tensor) -> None:
+    torch.autograd.grad(module(inputs[0]), inputs, weighting)
 
 
 def backbones(preset: str, rounds: int) -> pd.DataFrame:
@@ -142,6 +166,7 @@ def start(preset: str, rounds: int) -> pd.DataFrame:
 
 
 SECTIONS: dict[str, Callable[[str, int], pd.DataFrame]] = {
+    "convolution": convolution,
     "backbones": backbones,
     "alignment": alignment,
     "teacher": teacher,

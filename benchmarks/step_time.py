@@ -15,8 +15,8 @@ methods    every method on the network it is usually trained on: to modality dro
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import product
 from pathlib import Path
 from unittest.mock import patch
@@ -27,7 +27,8 @@ from timing import in_turn, ratios
 from torch.profiler import ProfilerActivity, profile
 
 from mtg_lab.alignment import LOSSES
-from mtg_lab.backbones import Backbone, contract
+from mtg_lab.backbones import Backbone, adamm, contract, outside
+from mtg_lab.backbones import layout as memory
 from mtg_lab.files import written_aside
 from mtg_lab.hardware import default_device, use_bf16
 from mtg_lab.methods import METHODS, AlignedTeacher, Complete, Dropout, Method, Student
@@ -36,6 +37,16 @@ from mtg_lab.recipes import Recipe, preset
 LAYOUTS = ("contiguous", "channels-last")
 PRECISIONS = ("fp32", "bf16") if use_bf16("auto") else ("fp32",)  # emulated, bf16 takes twenty times as long
 NETWORKS = ("unet", "rfnet", "mmformer", "m2ftrans", "adamm", "nnunet")
+
+
+@contextmanager
+def pytorchs_own() -> Iterator[None]:
+    """Images keep their layout and every convolution is PyTorch's, as in a network that nobody has worked on."""
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(memory, "kept_from_onednn", lambda *_: False))
+        for module in (contract, outside, adamm):
+            stack.enter_context(patch.object(module, "channels_last", lambda image: image))
+        yield
 
 
 class Step:
@@ -47,9 +58,8 @@ class Step:
         self.optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-4)
 
     def __call__(self) -> None:
-        contiguous = patch.object(contract, "channels_last", lambda image: image)
         bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-        with contiguous if self.layout == "contiguous" else nullcontext(), bf16:
+        with pytorchs_own() if self.layout == "contiguous" else nullcontext(), bf16:
             loss = self.method(self.batch).total
         loss.backward()
         self.optimizer.step()

@@ -6,6 +6,7 @@ from typing import Any
 from mtg_lab.backbones.adamm import AdaMM
 from mtg_lab.backbones.contract import Backbone, Latents, Mixture, ModalityBackbone, Prediction, map_sizes, with_latents
 from mtg_lab.backbones.imputation import FeatureGeneration, SampleRetrieval, Synthesis
+from mtg_lab.backbones.layout import with_fast_convolutions
 from mtg_lab.backbones.m2ftrans import M2FTrans
 from mtg_lab.backbones.mmformer import MMFormer
 from mtg_lab.backbones.outside import NnUNet, segresnet, wrapped
@@ -64,10 +65,11 @@ def build(name: str, modalities: Sequence[str], classes: int, options: Mapping[s
     if name not in BACKBONES:
         raise InputError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}")
     try:
-        if name == "adamm" or "gate" not in options:
-            return BACKBONES[name](modalities, classes, **options)
-        network = BACKBONES[name](modalities, classes, **{k: v for k, v in options.items() if k != "gate"})
-        return with_presence(network, options["gate"])
+        own = {k: v for k, v in options.items() if k != "gate" or name == "adamm"}
+        network = BACKBONES[name](modalities, classes, **own)
+        network = network if len(own) == len(options) else with_presence(network, options["gate"])
+        with_fast_convolutions(network)
+        return network
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise InputError(
             f"backbone {name}: {str(error).splitlines()[0]}; mend its options (--set backbone.NAME=VALUE)"

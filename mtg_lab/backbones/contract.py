@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from mtg_lab.backbones.layout import (
-    alone_is_slow,
     as_channels,
     channels_last,
     mixed_modalities,
@@ -217,15 +216,11 @@ def encode_present(encoder: Encoder, images: Tensor, there: Tensor) -> list[Tens
     rows = there.nonzero()[:, 0]
     if not len(rows):
         return None
-    everybody, twice = len(rows) == len(there), len(rows) == 1 and alone_is_slow(images)
-    if twice:
-        images = images[rows.repeat(2)]
-    elif not everybody:
+    everybody = len(rows) == len(there)
+    if not everybody:
         images = images[rows]
     encoded = encoder(channels_last(images))
     scales = [encoded] if isinstance(encoded, Tensor) else list(encoded)
-    if twice:
-        scales = [z[:1] for z in scales]
     if everybody:
         return scales
     return [rows_of_zeros(z, len(there)).index_copy_(0, rows, z) for z in scales]

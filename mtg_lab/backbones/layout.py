@@ -34,15 +34,6 @@ def channels_last(image: Tensor) -> Tensor:
     return image[:, 0, ..., None].movedim(-1, 1) if image.shape[1] == 1 else image.contiguous(memory_format=_LAST)
 
 
-def alone_is_slow(images: Tensor) -> bool:
-    """Whether PyTorch would not hand a single one of images [B, 1, D, H, W] in float32 to oneDNN, for being small.
-
-    Its own convolution takes up to ten times as long on eight channels; two samples at once do go to oneDNN.
-    """
-    native = images.device.type == "cpu" and images.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return native and 8 * images.shape[2] * images.shape[3] <= 20480  # PyTorch's limit for channels x depth x height
-
-
 def rows_of_zeros(x: Tensor, rows: int) -> Tensor:
     """Zeros [rows, C, D, H, W] laid out as ``x`` [b, C, D, H, W]."""
     if is_channels_last(x):
@@ -160,6 +151,63 @@ def _norm(spatial_dims: int) -> type[nn.Module]:
     if spatial_dims != 3:
         raise ValueError(f"instance_any_layout is for volumes; spatial_dims is {spatial_dims}")
     return InstanceNorm
+
+
+def convolved(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1, 1),
+    padding: Sequence[int] = (0, 0, 0),
+    groups: int = 1,
+) -> Tensor:
+    """``conv3d`` of [B, C, D, H, W] that is not slow on a single small sample in float32.
+
+    Such a one PyTorch keeps from oneDNN and convolves itself, up to seven times as slowly, voxels side by side. Two
+    samples do go there: here they are the two halves of the volume, each with the slices that both need.
+    """
+    if not kept_from_onednn(x, weight, groups):
+        return functional.conv3d(x, weight, bias, tuple(stride), tuple(padding), groups=groups)
+    kernel, step, border = weight.shape[2], stride[0], padding[0]
+    depth = (x.shape[2] + 2 * border - kernel) // step + 1
+    half = (depth + 1) // 2
+    window = step * (half - 1) + kernel
+    behind = step * half + window - x.shape[2] - border  # odd depths have one slice too many, cut away below
+    padded = functional.pad(x, (0, 0, 0, 0, border, max(0, behind)))
+    halves = torch.cat([padded[:, :, start : start + window] for start in (0, step * half)])
+    found = functional.conv3d(halves, weight, bias, tuple(stride), (0, *padding[1:]))
+    voxels_first = found.movedim(1, -1).flatten(0, 1)[:depth][None]
+    return voxels_first.movedim(-1, 1)
+
+
+def kept_from_onednn(x: Tensor, weight: Tensor, groups: int) -> bool:
+    """Whether PyTorch convolves this itself although oneDNN is faster: ``use_mkldnn`` of its Convolution.cpp."""
+    if len(x) > 1 or groups > 1 or x.device.type != "cpu" or x.dtype != torch.float32:
+        return False
+    if torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
+        return False
+    return min(weight.shape[-2:]) <= 3 and x.shape[1:4].numel() <= 20480
+
+
+class Conv(nn.Conv3d):
+    """``nn.Conv3d`` by :func:`convolved`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C_in, D, H, W] to [B, C_out, D, H, W]."""
+        if set(self.dilation) != {1} or isinstance(self.padding, str):
+            return super().forward(input)
+        border = self.padding
+        if self.padding_mode != "zeros":
+            input = functional.pad(input, [p for p in reversed(border) for _ in range(2)], mode=self.padding_mode)
+            border = (0, 0, 0)
+        return convolved(input, self.weight, self.bias, self.stride, border, self.groups)
+
+
+def with_fast_convolutions(network: nn.Module) -> None:
+    """Let every ``nn.Conv3d`` in a network that others wrote convolve as :class:`Conv` does; weights stay."""
+    for module in network.modules():
+        if type(module) is nn.Conv3d and max(module.kernel_size) > 1:
+            module.__class__ = Conv
 
 
 class PointConv(nn.Conv3d):

@@ -7,7 +7,6 @@ from itertools import pairwise
 import torch
 from monai.networks.blocks.dynunet_block import UnetBasicBlock
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mtg_lab.backbones.blocks import covering, whole_cells
 from mtg_lab.backbones.contract import (
@@ -18,7 +17,7 @@ from mtg_lab.backbones.contract import (
     check_images,
     encode_each,
 )
-from mtg_lab.backbones.layout import PointConv, UpBlock, apart, as_channels
+from mtg_lab.backbones.layout import PointConv, UpBlock, apart, as_channels, convolved
 
 _NORM = ("instance_any_layout", {"affine": True})
 _ACT = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
@@ -93,10 +92,10 @@ class UNet(ModalityBackbone):
         count, size = len(self.modalities), z.shape[-3:]
         padded = self._padded(as_channels(z))
         weights = first.weight.unflatten(1, (count, -1)).transpose(0, 1)  # [M, width, C, 3, 3, 3]
-        convolve = partial(functional.conv3d, padding=first.padding)
+        convolve = partial(convolved, padding=first.padding)
         shares = apart(convolve(padded, weights.flatten(0, 1), groups=count), [first.out_channels] * count)
 
-        def convolved(mask: Tensor) -> Tensor:
+        def entered(mask: Tensor) -> Tensor:
             parts = [shares[m] for m in mask.nonzero()[:, 0]]
             if self.mixture.fill == "anchor" and not mask.all():
                 anchor = self.mixture.barycentre(padded.unflatten(1, (count, -1)), mask[None])
@@ -104,7 +103,7 @@ class UNet(ModalityBackbone):
             return reduce(torch.add, parts)
 
         for some in masks.split(together):
-            yield self._u_net(self.stem.after(torch.cat([convolved(mask) for mask in some])), size)
+            yield self._u_net(self.stem.after(torch.cat([entered(mask) for mask in some])), size)
 
     def _padded(self, z: Tensor) -> Tensor:
         """Zeros behind [..., D, H, W], to a grid that halves ``depth`` times and leaves two voxels, for the norm."""

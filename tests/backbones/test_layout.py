@@ -7,6 +7,7 @@ from torch import nn
 
 from mtg_lab.backbones import contract
 from mtg_lab.backbones.layout import (
+    Conv,
     InstanceNorm,
     PointConv,
     UpBlock,
@@ -17,6 +18,7 @@ from mtg_lab.backbones.layout import (
     mixed_modalities,
     rows_of_zeros,
     side_by_side,
+    with_fast_convolutions,
 )
 from tests.backbones.test_contract import WITH_LATENTS, alternating, network, noise
 
@@ -87,9 +89,68 @@ def test_a_convolution_of_single_voxels_is_that_of_pytorch_and_keeps_the_layout(
         assert is_channels_last(found[0]) == (layout is LAST)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("depth", [1, 2, 5, 6])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 3, "padding": 1, "stride": 2},
+        {"kernel_size": (1, 3, 3), "padding": (0, 1, 1), "bias": False},
+        {"kernel_size": 3, "padding": (2, 0, 1), "stride": (3, 1, 2)},
+        {"kernel_size": 4, "padding": 3, "stride": 2},
+        {"kernel_size": 3, "padding": 1, "groups": 2},
+        {"kernel_size": 3, "padding": 2, "dilation": 2},
+        {"kernel_size": 3, "padding": "same"},
+    ],
+    ids=str,
+)
+def test_a_convolution_is_that_of_pytorch_however_few_samples_and_slices(batch, depth, options):
+    theirs = nn.Conv3d(2, 4, **options)
+    ours = Conv(2, 4, **options)
+    ours.load_state_dict(theirs.state_dict())
+    x = channels_last(noise(batch, 2, depth, 7, 6))
+    torch.testing.assert_close(with_gradients(ours, x), with_gradients(theirs, x), rtol=1e-4, atol=1e-5)
+    weights = [torch.autograd.grad(m(x).square().sum(), m.weight)[0] for m in (ours, theirs)]
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_a_convolution_pads_as_pytorch_does(mode):
+    theirs = nn.Conv3d(2, 3, (3, 5, 1), padding=(1, 2, 0), padding_mode=mode)
+    ours = Conv(2, 3, (3, 5, 1), padding=(1, 2, 0), padding_mode=mode)
+    ours.load_state_dict(theirs.state_dict())
+    x = noise(1, 2, 5, 6, 4)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_small_sample_in_float32_is_convolved_by_onednn_channels_last():
+    x, convolution = channels_last(noise(1, 8, 7, 8, 8)), Conv(8, 8, 3, padding=1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        answer = convolution(x)
+    names = {event.key for event in seen.key_averages()}
+    assert "aten::mkldnn_convolution" in names
+    assert not any("slow_conv" in name for name in names)
+    assert is_channels_last(answer)
+    assert answer.stride() == torch.empty_like(answer, memory_format=LAST).stride()
+
+
+def test_networks_of_others_convolve_fast_with_the_weights_they_have():
+    network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Sequential(nn.Conv3d(2, 2, 1)), nn.ConvTranspose3d(2, 2, 2))
+    kinds = [type(m) for m in network.modules()]
+    before, x = {k: v.clone() for k, v in network.state_dict().items()}, noise(1, 1, 6, 6, 6)
+    answer = network(x)
+    with_fast_convolutions(network)
+    assert [type(m) for m in network.modules()] == [
+        Conv if m is network[0] else k for m, k in zip(network.modules(), kinds, strict=True)
+    ]
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    torch.testing.assert_close(network(x), answer)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_single_sample_is_encoded_as_among_others(batch):
-    encoder = nn.Conv3d(1, 2, 3, padding=1)
+    encoder = Conv(1, 2, 3, padding=1)
     images, there = noise(batch, 1, 16, 16, 16), torch.arange(batch) == batch - 1
     (found,) = contract.encode_present(encoder, images, there)
     expected = encoder(images) * there[:, None, None, None, None]
