@@ -5,7 +5,6 @@ are imported inside the commands, so that ``--help`` answers at once.
 """
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from mtg_lab.cli_gap import gap
 from mtg_lab.cli_missing import missing
 from mtg_lab.cli_predict import measure, predict
 from mtg_lab.cli_report import report
+from mtg_lab.cli_sweep import sweep, told
 from mtg_lab.errors import InputError
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     """Brain-tumour segmentation with missing MRI sequences: phantom, modality gap, alignment, Dice."""
 
 
-for _command in (index, export, convert, doctor, missing, cache, evaluate, gap, report, predict, measure):
+for _command in (index, export, convert, doctor, missing, cache, evaluate, gap, report, predict, measure, sweep):
     main.add_command(_command)
 
 _MANIFEST = click.option("--manifest", default="", metavar="M", help="cohort; empty for the committed phantom")
@@ -141,35 +141,7 @@ def run(notebooks: tuple[str, ...], preset: str, parameters: tuple[tuple[str, st
         paths or runner.find_notebooks(notebooks, runner.default_folder()), out, preset=preset,
         parameters=runner.parse_parameters(parameters), manifest=manifest,
     )  # fmt: skip
-    _report(outcomes, out)
-
-
-@main.command()
-@click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
-@click.option("--scheduler", default="", metavar="ADDRESS", help="of a running Dask cluster, tcp://...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR")
-def sweep(sweep_file: Path, scheduler: str, out: Path) -> None:
-    """Execute one notebook over a grid of parameters.
-
-    The file names `notebook`, `preset`, optionally `manifest`, and `grid`: lists of values by parameter.
-    """
-    from mtg_lab import notebooks as runner
-
-    notebook, grid, preset, manifest = runner.read_sweep(sweep_file, runner.default_folder())
-    executor = None
-    if scheduler:
-        executor = _cluster(scheduler)
-    outcomes = runner.run_grid(notebook, grid, out, executor, preset=preset, manifest=manifest)
-    _report(outcomes, out)
-
-
-def _report(outcomes: Any, out: Path) -> None:
-    click.echo(f"open {(out / 'index.html').resolve().as_uri()}")
-    failed = [o for o in outcomes if o.status != "done"]
-    for outcome in failed:
-        where = f", cell {outcome.cell}" if outcome.cell else ""
-        click.echo(f"mtg-lab: {outcome.notebook}{where} {outcome.status}: {outcome.message}", err=True)
-    sys.exit(1 if failed else 0)
+    told(outcomes, out)
 
 
 def _kept(run: Any) -> Any:
@@ -195,19 +167,6 @@ def _kept(run: Any) -> Any:
             with contextlib.suppress(OSError):  # another process was faster, or an interrupted training lies there
                 copy.rename(place)
     return run
-
-
-def _cluster(address: str) -> Any:
-    """An executor of a running Dask cluster."""
-    try:
-        from distributed import Client
-
-        return Client(address).get_executor()
-    except ImportError as fault:
-        raise InputError("--scheduler needs Dask: pip install 'mtg-lab[cluster]'") from fault
-    except (OSError, ValueError) as fault:
-        raise InputError(f"--scheduler {address}: no cluster answers there ({fault}); start one or mend the address"
-                         ) from fault  # fmt: skip
 
 
 def _root(subject: Any) -> Path:

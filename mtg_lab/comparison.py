@@ -2,7 +2,8 @@
 
 import multiprocessing
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from functools import partial
@@ -75,8 +76,12 @@ def compare(
 
 
 def conduct(
-    recipes: Mapping[Key, Recipe], work: Callable[[Recipe], Found], jobs: int = 1, minutes: float = float("inf")
-) -> Iterator[tuple[Key, "Future[Found]"]]:
+    recipes: Mapping[Key, Recipe],
+    work: Callable[[Recipe], Found],
+    jobs: int = 1,
+    minutes: float = float("inf"),
+    executor: Executor | None = None,
+) -> Generator[tuple[Key, "Future[Found]"], None, None]:
     """Work on recipes in their order, several at a time, and hand over each as it ends.
 
     A student whose teacher is among them, or being trained, lets others pass until the teacher's run is whole.
@@ -86,31 +91,43 @@ def conduct(
         work: is called with a recipe; with several jobs it must be importable, as processes are spawned.
         jobs: how many at a time; 1 works in this process.
         minutes: nothing is started after so many.
+        executor: where to work instead; it gets all that is ready at once. What it has not begun is cancelled when the
+            caller stops early.
 
     Yields:
         A key and its finished future, which holds the result or the error. Keys for which no time was left are missing.
     """
     deadline = time.monotonic() + 60 * minutes
-    waiting = list(recipes)
+    waiting = dict.fromkeys(recipes)
     needs = {key: {t.digest() for t in _teachers(recipe) if not is_trained(t)} for key, recipe in recipes.items()}
     own = {key: recipe.digest() for key, recipe in recipes.items()}  # once: a digest reads the manifest
     makes = {key: {own[key]} | needs[key] for key in recipes}
     running: dict[Future[Found], Key] = {}
     with ExitStack() as stack:
-        pool: Executor = _Here()
-        if jobs > 1:
+        pool: Executor = executor or _Here()
+        if executor is not None:
+            jobs = len(recipes)
+            stack.callback(lambda: [job.cancel() for job in running])
+        elif jobs > 1:
             pool = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")))
         while waiting or running:
+            # A teacher that is no task of its own is trained by the first of its students; the others wait.
+            in_the_making = set().union(*(makes[k] for k in running.values()))
+            awaited = Counter(own[k] for k in waiting)
             for key in list(waiting):
-                # A teacher that is no task of its own is trained by the first of its students; the others wait.
-                in_the_making = set().union(*(makes[k] for k in running.values()))
-                awaited = {own[k] for k in waiting if k != key}
-                if len(running) < jobs and time.monotonic() < deadline and not needs[key] & (in_the_making | awaited):
-                    waiting.remove(key)
-                    running[pool.submit(work, recipes[key])] = key
+                if len(running) >= jobs or time.monotonic() >= deadline:
+                    break
+                itself = Counter([own[key]])
+                if any(need in in_the_making or awaited[need] > itself[need] for need in needs[key]):
+                    continue
+                del waiting[key]
+                awaited -= itself
+                in_the_making |= makes[key]
+                running[pool.submit(work, recipes[key])] = key
             if not running:
                 return
-            for job in wait(running, return_when=FIRST_COMPLETED).done:
+            ended = wait(running, return_when=FIRST_COMPLETED).done
+            for job in [job for job in running if job in ended]:
                 key = running.pop(job)
                 needs = {k: unmet - makes[key] for k, unmet in needs.items()}
                 yield key, job

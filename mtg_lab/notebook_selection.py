@@ -6,11 +6,11 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtg_lab.notebook_parameters import NotebookError
 
-SWEEP_KEYS = ("notebook", "preset", "manifest", "grid")
+SWEEP_KEYS = ("notebook", "preset", "manifest", "split", "grid")
 
 
 def default_folder() -> Path:
@@ -54,11 +54,22 @@ def _names(path: Path) -> set[str]:
     return (names | {str(int(number))} if number.isdigit() else names) - {""}
 
 
-def read_sweep(path: Path, folder: Path) -> tuple[Path, list[dict[str, object]], str, Path | None]:
-    """Return notebook, parameter sets, preset and manifest of a sweep's YAML file.
+class SweepFile(NamedTuple):
+    """What a sweep's file asks for; without a notebook its points are recipes."""
+
+    notebook: Path | None
+    points: list[dict[str, object]]
+    preset: str
+    manifest: Path | None
+    split: str
+
+
+def read_sweep(path: Path, folder: Path | None = None) -> SweepFile:
+    """Read a sweep's YAML file.
 
     ``grid`` maps a parameter to its values (or to one value), and every combination is one run; or it is a list of
-    parameter sets, for those runs only. A notebook's path and the manifest's are relative to the file. Raises
+    parameter sets, for those runs only. They are parameters of ``notebook``, or, where none is named, settings of
+    recipes, which are scored on ``split``. A notebook's path and the manifest's are relative to the file. Raises
     :class:`NotebookError` when the file cannot be read or says something else.
     """
     import yaml
@@ -71,14 +82,20 @@ def read_sweep(path: Path, folder: Path) -> tuple[Path, list[dict[str, object]],
         mark = getattr(fault, "problem_mark", None)
         raise NotebookError(f"{path}: not YAML{f', line {mark.line + 1}' if mark else ''}; mend it there") from None
     unknown = set(sweep) - set(SWEEP_KEYS) if isinstance(sweep, dict) else set()
-    if not isinstance(sweep, dict) or unknown or not isinstance(sweep.get("notebook"), (str, int)):
+    if not isinstance(sweep, dict) or unknown or not isinstance(sweep.get("notebook", ""), (str, int)):
         extra = f"; it has {', '.join(sorted(map(str, unknown)))}" if unknown else ""
-        raise NotebookError(f"{path}: a sweep names notebook and grid, and perhaps preset and manifest{extra}")
-    notebook = str(sweep["notebook"])
-    beside = Path(path).parent / notebook
-    (found,) = [beside] if beside.is_file() else find_notebooks([notebook], folder)
-    manifest = sweep.get("manifest")
-    return found, _points(sweep.get("grid"), path), str(sweep.get("preset", "lab")), _beside(manifest, path)
+        raise NotebookError(
+            f"{path}: a sweep has a grid, of a notebook's parameters where it names one, else of recipes, and perhaps "
+            f"preset, manifest and split{extra}"
+        )
+    found = None
+    if name := str(sweep.get("notebook", "")):
+        if "split" in sweep:
+            raise NotebookError(f"{path}: split is for recipes; a notebook scores what it says itself, leave one out")
+        beside = Path(path).parent / name
+        (found,) = [beside] if beside.is_file() else find_notebooks([name], folder or default_folder())
+    points, manifest = _points(sweep.get("grid"), path), _beside(sweep.get("manifest"), path)
+    return SweepFile(found, points, str(sweep.get("preset", "lab")), manifest, str(sweep.get("split", "test")))
 
 
 def _beside(manifest: object, path: Path) -> Path | None:

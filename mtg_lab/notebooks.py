@@ -6,6 +6,7 @@ without the results of others, ``{"mtg_lab": {"needs": ["06_students"]}}`` in it
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -13,8 +14,9 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +26,7 @@ from mtg_lab.errors import InputError
 from mtg_lab.files import make_folder, write_text
 from mtg_lab.notebook_parameters import NotebookError, Plan, parse_parameters, plan_runs
 from mtg_lab.notebook_selection import default_folder, find_notebooks, read_sweep
+from mtg_lab.progress import progress as _bar
 
 __all__ = [
     "PRESETS",
@@ -306,38 +309,73 @@ def run_grid(
 ) -> list[Outcome]:
     """Run one notebook once for each set of parameters, each in a folder of its own, and return outcomes in grid order.
 
-    Any ``concurrent.futures`` executor will do whose workers share this file system; None is a thread pool with one
-    slot for every two cores, as each run is a process of its own anyway. Raises what :func:`run_notebooks` raises, for
-    any point of the grid, before the first one runs.
+    What ``out`` holds already, of the same notebook, point, manifest and version, is not run again; what fails is run
+    once more. Any ``concurrent.futures`` executor will do whose workers share this file system; None is a thread pool
+    with one slot for every two cores, as each run is a process of its own anyway. Raises what :func:`run_notebooks`
+    raises, for any point of the grid, before the first one runs.
     """
     points = [dict(point) for point in grid]
     for point in points:
         _planned([notebook], preset, point, manifest)
     out = _writable(Path(out))
     folders = [out / _label(number, point) for number, point in enumerate(points)]
+    asked = [_asked(Path(notebook), point, preset, manifest) for point in points]
     fixed = {"preset": preset, "manifest": manifest, "cell_timeout": cell_timeout, "html": html, "progress": False}
+    outcomes = {n: kept for n, f in enumerate(folders) if (kept := _kept_outcome(f, asked[n]))}
     pool = executor or ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 1) // 2))
-    futures = [
-        pool.submit(_grid_point, Path(notebook).resolve(), folder, point, fixed)
-        for folder, point in zip(folders, points)
-    ]
-    outcomes: list[Outcome] = []
+    bar = _bar(total=len(points), desc=Path(notebook).stem)
+    bar.update(len(outcomes))
     try:
-        for future, folder in zip(futures, folders):
-            try:
-                outcomes.append(future.result())
-            except Exception as fault:
-                outcomes.append(Outcome(Path(notebook).stem, "failed", message=f"{folder.name}: {_one_line(fault)}"))
+        for attempt in (1, 2):
+            left = [n for n in range(len(points)) if n not in outcomes or outcomes[n].status != "done"]
+            path = Path(notebook).resolve()
+            futures = {n: pool.submit(_grid_point, path, folders[n], points[n], fixed, asked[n]) for n in left}
+            for number, future in futures.items():
+                outcomes[number] = _of(future, notebook, folders[number])
+                bar.update(attempt == 1)
     finally:
+        bar.close()
         if executor is None:
             pool.shutdown(cancel_futures=True)
+        found = [outcomes[n] for n in sorted(outcomes)]
         if html:
-            write_index(outcomes, out, title=f"{Path(notebook).stem}: {len(outcomes)} of {len(points)} runs")
-    return outcomes
+            write_index(found, out, title=f"{Path(notebook).stem}: {len(found)} of {len(points)} runs")
+    return found
 
 
-def _grid_point(notebook: Path, out: Path, parameters: dict[str, object], fixed: dict[str, Any]) -> Outcome:
-    return run_notebooks([notebook], out, parameters=parameters, **fixed)[0]
+def _grid_point(notebook: Path, out: Path, point: dict[str, object], fixed: dict[str, Any], asked: str) -> Outcome:
+    outcome = run_notebooks([notebook], out, parameters=point, **fixed)[0]
+    if outcome.status == "done":
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(outcome).items()}
+        write_text(out / "done.json", json.dumps({"asked": asked, "outcome": plain}))
+    return outcome
+
+
+def _of(future: Future[Outcome], notebook: Path, folder: Path) -> Outcome:
+    try:
+        return future.result()
+    except Exception as fault:
+        return Outcome(Path(notebook).stem, "failed", message=f"{folder.name}: {_one_line(fault)}")
+
+
+def _asked(notebook: Path, point: Mapping[str, object], preset: str, manifest: Path | None) -> str:
+    """A digest of everything that a point of a grid is asked to do."""
+    facts = [preset, sorted((k, repr(v)) for k, v in point.items()), version("mtg-lab")]
+    digest = hashlib.sha256(json.dumps(facts).encode() + Path(notebook).read_bytes())
+    if manifest is not None:
+        digest.update(Path(manifest).read_bytes())
+    return digest.hexdigest()
+
+
+def _kept_outcome(folder: Path, asked: str) -> Outcome | None:
+    try:
+        kept = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+        found = Outcome(**kept["outcome"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    pages = {k: Path(v) for k in ("executed", "html") if (v := getattr(found, k))}
+    whole = kept["asked"] == asked and all(page.is_file() for page in pages.values())
+    return replace(found, **pages) if whole else None  # type: ignore[arg-type]
 
 
 def _label(number: int, point: Mapping[str, object]) -> str:

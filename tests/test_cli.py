@@ -489,7 +489,7 @@ def test_sweep_runs_a_grid(notebook, tmp_path):
     [
         (None, "cannot read"),
         ("a: [", "not YAML, line"),
-        ("just words", "a sweep names notebook and grid"),
+        ("just words", "a sweep has a grid"),
         ("notebook: 00_good.ipynb\ngrid: {}\n", "grid maps each parameter to values"),
         ("notebook: 00_good.ipynb\ngrid: {sede: [1]}\n", "did you mean seed?"),
         ("notebook: nothing\ngrid: {seed: [1]}\n", "no notebook nothing"),
@@ -501,6 +501,17 @@ def test_sweep_refuses_a_bad_file(notebook, tmp_path, text, told):
         (tmp_path / "sweep.yaml").write_text(text)
     refused(tmp_path, told, "sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_sweep_trains_and_scores_recipes(cohort, tmp_path):
+    grid = "method: [dropout, nothing], steps: 2, sampling.crop_voxels: 16, backbone.width: 4"
+    file = tmp_path / "sweep.yaml"
+    file.write_text(f"preset: smoke\nmanifest: {cohort}\nsplit: val\ngrid: {{{grid}}}\n")
+    refused(tmp_path, "unknown method 'nothing'", "sweep", file, "--out", tmp_path / "out")
+    file.write_text(file.read_text().replace(", nothing", ", complete"))
+    assert "2 of 2 runs done" in done("sweep", file, "--out", tmp_path / "out", "--workers", 1)
+    assert pd.read_csv(tmp_path / "out" / "scores.csv")["arm"].unique().tolist() == ["dropout", "complete"]
+    misused("sweep", file, "--out", tmp_path / "out", "--scheduler", "tcp://a:1", "--slurm", "timeout_min=3")
 
 
 def test_sweep_refuses_a_cluster_that_is_no_address(notebook, tmp_path):

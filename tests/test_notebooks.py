@@ -197,9 +197,9 @@ def test_a_sweep_is_every_combination_of_its_values(tmp_path):
     sweep.write_text(
         "notebook: '05'\npreset: smoke\nmanifest: data/m.csv\ngrid: {seed: [0, 1], weight: [1e-3, 0.1], rate: 0.2}"
     )
-    found, points, preset, manifest = read_sweep(sweep, tmp_path / "notebooks")
-    assert (found, preset, manifest) == (notebook, "smoke", tmp_path / "data" / "m.csv")
-    assert points == [{"seed": s, "weight": w, "rate": 0.2} for s in (0, 1) for w in (0.001, 0.1)]
+    found = read_sweep(sweep, tmp_path / "notebooks")
+    assert (found.notebook, found.preset, found.manifest) == (notebook, "smoke", tmp_path / "data" / "m.csv")
+    assert found.points == [{"seed": s, "weight": w, "rate": 0.2} for s in (0, 1) for w in (0.001, 0.1)]
 
 
 def test_a_sweep_may_list_its_runs_and_name_a_notebook_beside_it(tmp_path):
@@ -207,15 +207,18 @@ def test_a_sweep_may_list_its_runs_and_name_a_notebook_beside_it(tmp_path):
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text("notebook: mine.ipynb\ngrid:\n- {seed: 1, rate: 0.2}\n- {seed: 2, rate: 0.4}")
     points = [{"seed": 1, "rate": 0.2}, {"seed": 2, "rate": 0.4}]
-    assert read_sweep(sweep, tmp_path / "notebooks") == (notebook, points, "lab", None)
+    assert read_sweep(sweep, tmp_path / "notebooks") == (notebook, points, "lab", None, "test")
+    sweep.write_text("split: val\ngrid: {seed: [1, 2]}")
+    assert read_sweep(sweep) == (None, [{"seed": 1}, {"seed": 2}], "lab", None, "val"), "points are recipes"
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("notebook: [", "not YAML, line 1"),
-        ("- 1", "a sweep names notebook and grid"),
-        ("grid: {seed: [1]}", "a sweep names notebook and grid"),
+        ("- 1", "a sweep has a grid"),
+        ("notebook: [a]\ngrid: {seed: [1]}", "a sweep has a grid"),
+        ("notebook: 01_a\nsplit: val\ngrid: {seed: [1]}", "split is for recipes"),
         ("notebook: 01\nseeds: [1]\ngrid: {seed: [1]}", "it has seeds"),
         ("notebook: 01_a\ngrid: {seed: []}", "to values, as in"),
         ("notebook: 01_a\ngrid: {}", "to values, as in"),
@@ -422,6 +425,22 @@ def test_a_grid_runs_each_point_in_its_own_folder_and_order(tmp_path):
     links.feed((tmp_path / "out" / "index.html").read_text())
     assert links.targets
     assert all((tmp_path / "out" / unquote(target)).is_file() for target in links.targets)
+
+
+def test_a_grid_goes_on_where_it_was_and_tries_once_more_what_failed(tmp_path):
+    count = "from pathlib import Path\ntries = Path(out).parents[1] / f'tries_{seed}'\ntries.open('a').write('x')\n"
+    path = write(tmp_path, "00_a", count + "assert seed != 2 or len(tries.read_text()) > 1\nassert seed != 3")
+    tries = lambda: [len((tmp_path / "out" / f"tries_{s}").read_text()) for s in (1, 2, 3)]  # noqa: E731
+    grid = [{"seed": s} for s in (1, 2, 3)]
+    first = run_grid(path, grid, tmp_path / "out")
+    assert [o.status for o in first] == ["done", "done", "failed"]
+    assert tries() == [1, 2, 2]
+    second = run_grid(path, grid, tmp_path / "out")
+    assert second[:2] == first[:2], "as they were, with their pages"
+    assert tries() == [1, 2, 4]
+    path.write_text(path.read_text().replace("seed != 3", "True"))
+    assert [o.status for o in run_grid(path, grid, tmp_path / "out")] == ["done"] * 3
+    assert tries() == [2, 3, 5], "another notebook is another run"
 
 
 def test_a_grid_with_one_wrong_point_runs_none(tmp_path):
