@@ -4,10 +4,15 @@ The names below are the public interface that scripts call; each is imported whe
 ``import mtg_lab`` and ``mtg-lab --help`` answer at once although torch and MONAI take seconds to load.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# PyTorch's threads wait for each other a millisecond long without giving up the core. Where something else computes as
+# well, that multiplies the time of a step (benchmarks/README.md); so many rounds cost nothing where nothing else does.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOMES = {
     "read_manifest": "manifest",

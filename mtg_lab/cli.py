@@ -5,6 +5,7 @@ are imported inside the commands, so that ``--help`` answers at once.
 """
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from mtg_lab.cli_missing import missing
 from mtg_lab.cli_predict import measure, predict
 from mtg_lab.cli_report import report
 from mtg_lab.cli_sweep import sweep, told
-from mtg_lab.errors import InputError
+from mtg_lab.errors import InputError, LostProcess
+from mtg_lab.launch import LINES
 
 
 class _Commands(click.Group):
@@ -31,7 +33,12 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except InputError as fault:
-            click.echo("mtg-lab: " + " ".join(str(fault).splitlines()), err=True)
+            line = " ".join(str(fault).splitlines())
+            if folder := os.environ.get(LINES):  # one of several processes: who started them tells
+                if not isinstance(fault, LostProcess):
+                    Path(folder, f"{os.environ['RANK']}.txt").write_text(line, encoding="utf-8")
+            else:
+                click.echo(f"mtg-lab: {line}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("mtg-lab: interrupted; the same command goes on from here", err=True)
@@ -104,10 +111,19 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
     "or a rule as in 'mtg-lab missing --help'; also --set missing.rule=uniform --set missing.seed=3",
 )
 @click.option("--workers", default=0, type=click.IntRange(0), help="processes that prepare samples")
+@click.option("--devices", default=1, type=click.IntRange(1), help="processes that share each batch, one a GPU")
+@click.option("--accumulate", default=1, type=click.IntRange(1), help="parts of a share, one after another")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN")
-def train(manifest: str, method: str, backbone: str, preset: str, teacher: str, seed: int, changes: tuple[str, ...],
-          missing: str, workers: int, out: Path) -> None:  # fmt: skip
+@click.pass_context
+def train(ctx: click.Context, manifest: str, method: str, backbone: str, preset: str, teacher: str, seed: int,
+          changes: tuple[str, ...], missing: str, workers: int, devices: int, accumulate: int,
+          out: Path) -> None:  # fmt: skip
     """Train a network; an interrupted run is resumed by the same command, a finished one is not repeated."""
+    if devices > 1:
+        from mtg_lab.launch import launch
+
+        return launch(["train", *_said(ctx, but="devices")], devices)
+
     from mtg_lab import training
     from mtg_lab.notebook_parameters import literal
 
@@ -119,7 +135,8 @@ def train(manifest: str, method: str, backbone: str, preset: str, teacher: str, 
     settings = {name: literal(text) for name, text in _pairs(changes, "--set").items()}
     named = {"backbone": backbone} if backbone else {}
     recipe = training.preset(preset, method, manifest, seed, **named, **options)
-    run = training.train(training.override(recipe, settings), out, workers=workers)
+    run = training.train(training.override(recipe, settings), out, workers=workers, accumulate=accumulate)
+    training.leave_processes()
     click.echo(f"{run.folder}: {run.environment['seconds']:.0f} s on {run.environment['device']}, "
                f"final loss {run.history['loss'].tail(20).mean():.3f}")  # fmt: skip
 
@@ -142,6 +159,18 @@ def run(notebooks: tuple[str, ...], preset: str, parameters: tuple[tuple[str, st
         parameters=runner.parse_parameters(parameters), manifest=manifest,
     )  # fmt: skip
     told(outcomes, out)
+
+
+def _said(ctx: click.Context, but: str) -> list[str]:
+    """What was said on the command line, with one option left out."""
+    words: list[str] = []
+    for parameter in ctx.command.params:
+        name, value = str(parameter.name), ctx.params.get(str(parameter.name))
+        if name == but or ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [parameter.opts[-1], str(one)]
+    return words
 
 
 def _kept(run: Any) -> Any:

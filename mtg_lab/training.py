@@ -6,9 +6,10 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +26,7 @@ from mtg_lab import methods
 from mtg_lab.backbones import Backbone
 from mtg_lab.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
 from mtg_lab.data import CropStream, cached_dataset
-from mtg_lab.errors import InputError
+from mtg_lab.errors import InputError, LostProcess
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
 from mtg_lab.hardware import environment, seeded, use_bf16
 from mtg_lab.manifest import Manifest
@@ -41,22 +42,33 @@ __all__ = ["Recipe", "Run", "load_run", "override", "preset", "suite", "train"]
 _CLIP = 12.0  # gradient norm; nnU-Net's value (Isensee et al. 2021): rarely reached, stops a run-away step
 
 
-def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0, checkpoint_steps: int = 100) -> Run:
+def train(
+    recipe: Recipe,
+    folder: str | Path | None = None,
+    *,
+    workers: int = 0,
+    checkpoint_steps: int = 100,
+    accumulate: int = 1,
+) -> Run:
     """The run of a recipe: loaded if it is trained already, resumed if it was interrupted, else trained.
 
     Trained already are the runs of the cache and those that come with the package (:func:`mtg_lab.runs.boxed_runs`).
 
-    Started by torchrun, every process calls this function and takes its share of each batch; the first one writes.
-    Terms that are no means over samples (Dice over the batch) are then taken over a process's share.
+    Started by torchrun (:func:`mtg_lab.launch.launch`), every process calls this function and takes its share of each
+    batch; the first one writes. Terms that are no means over samples (Dice over the batch) are then taken over a share.
+    An interrupted run goes on with any number of processes and parts.
 
     Args:
         recipe: what to train; its teacher is trained (or loaded) first.
         folder: the run's folder; by default ``runs/<hash>`` in the cache.
         workers: processes that prepare samples; they change nothing but the speed.
         checkpoint_steps: how often a checkpoint is written.
+        accumulate: parts of a share that are worked on one after another, for a GPU that cannot hold it whole; a part
+            counts as a process's share would.
 
     Raises:
-        InputError: bad manifest, options or folder, or the folder holds the run of another recipe.
+        InputError: a batch that does not divide over processes and parts; bad manifest, options or folder; or the
+            folder holds the run of another recipe.
     """
     processes = _processes()
     digest = recipe.digest()
@@ -70,10 +82,11 @@ def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0,
         with FileLock(target / ".lock") if processes.is_main_process else nullcontext():
             processes.wait_for_everyone()  # the lock is held now; nobody else ends this run
             if not _is_trained(target):
-                teacher = train(recipe.teacher, workers=workers) if recipe.teacher else None
+                alike = partial(train, workers=workers, checkpoint_steps=checkpoint_steps, accumulate=accumulate)
+                teacher = alike(recipe.teacher) if recipe.teacher else None
                 fresh = not (target / "recipe.json").is_file()
                 try:
-                    _Training(recipe, digest, target, teacher, workers).run(checkpoint_steps)
+                    _Training(recipe, digest, target, teacher, workers, accumulate).run(checkpoint_steps)
                 except InputError:
                     if fresh and processes.is_main_process and not (target / CHECKPOINT).is_file():
                         for name in ("recipe.json", "log.txt", "missing.csv", "missing.rule.json"):  # not interrupted
@@ -84,8 +97,8 @@ def train(recipe: Recipe, folder: str | Path | None = None, *, workers: int = 0,
 
 
 class _Training:
-    def __init__(self, recipe: Recipe, digest: str, folder: Path, teacher: Run | None, workers: int):
-        self.recipe, self.folder = recipe, folder
+    def __init__(self, recipe: Recipe, digest: str, folder: Path, teacher: Run | None, workers: int, accumulate: int):
+        self.recipe, self.folder, self.parts = recipe, folder, accumulate
         AcceleratorState._reset_state()  # else the first run of a process would fix the precision of all later ones
         self.accelerator = Accelerator(
             mixed_precision="bf16" if use_bf16(recipe.precision) else "no",
@@ -133,6 +146,13 @@ class _Training:
                 self._save_checkpoint()
             self._log(f"interrupted at step {self.step}")
             raise
+        except RuntimeError as fault:
+            if self.accelerator.num_processes > 1 and _of_a_lost_process(fault):
+                raise LostProcess(
+                    f"training {self.folder.name}: another process is gone; the same command goes on from the last "
+                    "checkpoint"
+                ) from fault
+            raise
         finally:
             bar.close()
         seconds = time.perf_counter() - started
@@ -143,14 +163,21 @@ class _Training:
     def _advance(self, batch: dict[str, Tensor]) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate_factor(self.step, self.recipe.steps, self.recipe.warmup)
-        with seeded(self.accelerator.device, self.recipe.seed, self.step, self.accelerator.process_index):  # dropout
-            losses = self.wrapped({**batch, "progress": torch.tensor(self.step / self.recipe.steps)})
-        row = self._over_processes({"loss": losses.total.detach(), **losses.parts})
-        if self.step % 50 == 0 and not bool(torch.isfinite(row["loss"])):
-            raise self._diverged(f"the loss is {float(row['loss'])} at step {self.step}")
-        self.accelerator.backward(losses.total)
-        self.between_steps = False  # from here on the method's state may change
-        row |= self.method.after_backward(self._over_processes(losses.statistics), self.step, self.recipe.steps)
+        rows, statistics = [], []
+        for part, share in enumerate(self._shares(batch)):
+            last = part == self.parts - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                number = self.accelerator.process_index * self.parts + part
+                with seeded(self.accelerator.device, self.recipe.seed, self.step, number):  # dropout
+                    losses = self.wrapped({**share, "progress": torch.tensor(self.step / self.recipe.steps)})
+                rows.append({"loss": losses.total.detach(), **losses.parts})
+                if self.step % 50 == 0 and not bool(torch.isfinite(rows[-1]["loss"])):
+                    raise self._diverged(f"the loss is {float(rows[-1]['loss'])} at step {self.step}")
+                statistics.append(losses.statistics)
+                self.between_steps = False  # from here on the method's state may change
+                self.accelerator.backward(losses.total / self.parts)
+        row = self._over_processes(_means(rows))
+        row |= self.method.after_backward(self._over_processes(_means(statistics)), self.step, self.recipe.steps)
         self.accelerator.clip_grad_norm_(self.wrapped.parameters(), _CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -158,6 +185,11 @@ class _Training:
         self.history.append(row | self._looked(self.step + 1))
         self.step += 1
         self.between_steps = True
+
+    def _shares(self, batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """The parts of this process's share of a batch."""
+        for part in zip(*(value.chunk(self.parts) for value in batch.values()), strict=True):
+            yield dict(zip(batch, part, strict=True))
 
     def _warn(self) -> None:
         told = self.method.warning(self._numbers()) if self.accelerator.is_main_process and not self.warned else None
@@ -193,8 +225,12 @@ class _Training:
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         """Batches from the current step on; each process takes its slice of the same global batch."""
         recipe, processes = self.recipe, self.accelerator.num_processes
-        if recipe.batch % processes:
-            raise InputError(f"batch {recipe.batch} does not divide over {processes} processes; choose a multiple")
+        if recipe.batch % (processes * self.parts):
+            parts = f", {self.parts} parts each" if self.parts > 1 else ""
+            raise InputError(
+                f"batch {recipe.batch} does not divide over {processes} processes{parts}; set batch to a multiple of "
+                f"{processes * self.parts}"
+            )
         stream = CropStream(self.data, recipe.steps * recipe.batch, recipe.sampling, recipe.seed, classes=self.classes)
         share, rank = recipe.batch // processes, self.accelerator.process_index
         numbers = [
@@ -251,6 +287,18 @@ class _Training:
                 log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}\n")
 
 
+def _of_a_lost_process(fault: RuntimeError) -> bool:
+    """Whether a collective operation failed; gloo's errors have no class of their own."""
+    return isinstance(fault, torch.distributed.DistError) or "gloo" in str(fault).lower()
+
+
+def _means(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Of each named tensor over the parts of a batch."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    return {name: torch.stack([part[name].float() for part in parts]).mean(dim=0) for name in parts[0]}
+
+
 def build_method(recipe: Recipe, cohort: Manifest, teacher: Backbone | None) -> methods.Method:
     """The untrained method of a recipe; weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
@@ -280,6 +328,12 @@ def _processes() -> PartialState:
     device = torch.accelerator.current_accelerator()
     told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     return PartialState(cpu=told or (several and (device is None or device.type == "mps")))
+
+
+def leave_processes() -> None:
+    """Say good-bye to the other processes, where torchrun started several; nothing can be trained in them after."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def is_trained(recipe: Recipe) -> bool:
