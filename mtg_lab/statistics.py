@@ -185,6 +185,45 @@ def rank_stability(
     return first.table(rows)
 
 
+def selection_optimism(
+    scores: Mapping[str, Scores], metric: str = "dice", draws: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """How much too well the best of several methods looks on the patients that chose it.
+
+    Patients are halved at random, again and again. One half chooses the method with the best mean over regions, subsets
+    and seeds; its gain is what it has over the average of all methods, on that half (promised) and on the other (kept).
+    Where methods do not differ the gain that is kept is zero on average, and all that was promised is selection: the
+    "winner's curse"; the more is tried, the larger it is (Cawley and Talbot 2010, JMLR 11).
+
+    Args:
+        scores: method to its table, or to its tables by seed.
+        metric: which score.
+        draws: halvings; seed: of these.
+
+    Returns:
+        A row a draw: chosen, promised, kept; positive is better, whichever way the metric counts.
+
+    Raises:
+        InputError: fewer than two methods or patients, or tables of different protocols.
+    """
+    cubes = comparable_cubes(scores, metric)
+    sign = 1 if more_is_better(metric) else -1
+    cells = sign * np.stack([nanmean(cube.values[..., -1], axis=(0, 2)) for cube in cubes.values()])
+    cells = cells[:, np.isfinite(cells).all(axis=0)]  # [methods, subjects]
+    count = cells.shape[1]
+    if count < 2:
+        raise InputError(f"to halve the patients takes two at least; these scores have {count}")
+    rng, names, rows = np.random.default_rng(seed), list(scores), []
+    for _ in range(draws):
+        order = rng.permutation(count)
+        choosing, other = (cells[:, half].mean(axis=1) for half in (order[: count // 2], order[count // 2 :]))
+        best = int(choosing.argmax())
+        rows.append((names[best], choosing[best] - choosing.mean(), other[best] - other.mean()))
+    return next(iter(cubes.values())).table(
+        [dict(zip(("chosen", "promised", "kept"), row, strict=True)) for row in rows]
+    )
+
+
 def seed_spread(scores: Mapping[str, Mapping[int, pd.DataFrame]], metric: str = "dice") -> pd.DataFrame:
     """How much a method's mean score varies between trainings that differ in their seed alone.
 

@@ -85,7 +85,7 @@ def _but(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 def sweep(
     recipes: Mapping[RunKey, Recipe],
     out: str | Path,
-    executor: Executor,
+    executor: Executor | None = None,
     *,
     split: str = "test",
     threads: int = 0,
@@ -99,7 +99,7 @@ def sweep(
     Args:
         recipes: by arm and seed.
         out: folder of the results, on a file system that workers share, as is the cache.
-        executor: see :mod:`mtg_lab.clusters`.
+        executor: see :mod:`mtg_lab.clusters`; None works in this process, one run after another.
         split: ``train``, ``val`` or ``test``.
         threads: of PyTorch in a worker; 0 leaves them.
 
@@ -140,7 +140,33 @@ def sweep(
     return table
 
 
-def _ended(recipes: Mapping[RunKey, Recipe], work: Any, executor: Executor) -> Iterator[tuple[RunKey, dict[str, Any]]]:
+def read_sweep_folder(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two tables that a sweep leaves: ``runs.csv``, and ``scores.csv`` with its protocol.
+
+    Raises:
+        InputError: they are not there or damaged, or no run is done.
+    """
+    folder = Path(folder)
+    if not (folder / "runs.csv").is_file():
+        raise InputError(
+            f"{folder} holds no sweep (no runs.csv); make one with 'mtg-lab sweep SWEEP.yaml --out {folder}'"
+        )
+    try:
+        runs = pd.read_csv(folder / "runs.csv")
+        runs = runs.assign(error=runs["error"].fillna(""))
+        there = set(runs["status"])
+    except (KeyError, ValueError, pd.errors.ParserError) as fault:
+        raise InputError(
+            f"{folder / 'runs.csv'} is damaged ({str(fault).splitlines()[0]}); run the sweep again"
+        ) from fault
+    if "done" not in there:
+        raise InputError(f"no run of the sweep {folder} is done; runs.csv has the errors")
+    return runs, read_scores(folder / "scores.csv")
+
+
+def _ended(
+    recipes: Mapping[RunKey, Recipe], work: Any, executor: Executor | None
+) -> Iterator[tuple[RunKey, dict[str, Any]]]:
     """Each run's facts as it ends; of one that failed, the error."""
     with closing(conduct(recipes, work, executor=executor)) as ending:
         for key, job in ending:

@@ -17,6 +17,7 @@ from mtg_lab.statistics import (
     rank_biserial,
     rank_stability,
     seed_spread,
+    selection_optimism,
     signed_rank_p,
     verdict,
 )
@@ -236,3 +237,37 @@ def test_chance_is_what_two_trainings_differ_by_in_one_of_twenty_pairs():
     chance = seed_spread(scores)["chance"].iloc[0]
     pairs = rng.normal(size=(20_000, 2))
     assert (np.abs(pairs[:, 0] - pairs[:, 1]) > chance).mean() == pytest.approx(0.05, abs=0.025)
+
+
+# --- choosing the best ------------------------------------------------------------------------------------------------
+
+
+def test_a_difference_that_all_patients_have_is_kept_whole():
+    scores = {name: table_of(lambda p, s, r, v=v: v + 0.01 * p, MODALITIES, 6) for name, v in (("a", 0.5), ("b", 0.7))}
+    found = selection_optimism(scores, draws=20)
+    assert set(found["chosen"]) == {"b"}
+    assert found[["promised", "kept"]].to_numpy() == pytest.approx(0.1), "over the mean of both"
+
+
+def test_both_halves_make_up_the_whole_and_equal_methods_keep_nothing():
+    """Of five equal methods the best of n patients leads by 1.163 sd / sqrt(n): the mean of the largest of five."""
+    rng, promised, kept = np.random.default_rng(0), [], []
+    for _ in range(60):
+        values = rng.normal(0.5, 0.1, (5, 20))
+        scores = {f"m{k}": table_of(lambda p, s, r, v=v: v[p], ("t1c",), 20) for k, v in enumerate(values)}
+        found = selection_optimism(scores, draws=20)
+        gain = values.mean(axis=1) - values.mean()
+        of_chosen = np.array([gain[int(name[1:])] for name in found["chosen"]])
+        assert (found["promised"] + found["kept"]).to_numpy() == pytest.approx(2 * of_chosen)
+        promised.append(found["promised"].mean())
+        kept.append(found["kept"].mean())
+    assert np.mean(promised) == pytest.approx(1.163 * 0.1 / np.sqrt(10), rel=0.1)
+    assert np.mean(kept) == pytest.approx(0, abs=0.004)
+
+
+def test_there_must_be_something_to_choose_and_to_halve():
+    one = table_of(lambda *_: 0.5, MODALITIES, 1)
+    with pytest.raises(InputError, match="two at least; these scores have 1"):
+        selection_optimism({"a": one, "b": one})
+    with pytest.raises(InputError, match="1 method to compare"):
+        selection_optimism({"a": one})

@@ -16,7 +16,7 @@ from mtg_lab.evaluation import evaluate
 from mtg_lab.files import cache_folder
 from mtg_lab.protocol import read_scores
 from mtg_lab.recipes import override, preset
-from mtg_lab.sweeps import recipes_of, sweep
+from mtg_lab.sweeps import read_sweep_folder, recipes_of, sweep
 
 
 @pytest.fixture
@@ -91,9 +91,13 @@ def test_what_is_done_is_kept_and_not_done_again(tiny_recipe, here, tmp_path, mo
     assert line["parameters"] == sum(p.numel() for p in training.train(recipes["a", 0]).backbone().parameters())
     assert [run["arm"] for run in json.loads((tmp_path / "sweep.json").read_text())["runs"]] == ["a", "b"]
 
+    runs, again = read_sweep_folder(tmp_path)
+    told = runs.columns.drop("device_name")  # which an operating system may leave empty
+    pd.testing.assert_frame_equal(runs[told], table[told], check_dtype=False)
+    pd.testing.assert_frame_equal(again, scores)
+
     monkeypatch.setattr("mtg_lab.evaluation.evaluate", None)  # nobody asks for it
-    pd.testing.assert_frame_equal(sweep(recipes, tmp_path, here), table)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "runs.csv", keep_default_na=False), table, check_dtype=False)
+    pd.testing.assert_frame_equal(sweep(recipes, tmp_path), table)
 
 
 def test_what_fails_is_tried_once_more_and_told(tiny_recipe, here, tmp_path, monkeypatch):
@@ -144,6 +148,17 @@ def test_nothing_and_a_split_that_is_not_there_are_refused(tiny_recipe, here, tm
         sweep({}, tmp_path, here)
     with pytest.raises(InputError, match="no subject in split 'exam'"):
         sweep({("a", 0): tiny_recipe()}, tmp_path, here, split="exam")
+
+
+def test_a_folder_without_a_sweep_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no sweep"):
+        read_sweep_folder(tmp_path)
+    (tmp_path / "runs.csv").write_text("arm,seed\na,0\n")
+    with pytest.raises(InputError, match=r"runs\.csv is damaged"):
+        read_sweep_folder(tmp_path)
+    (tmp_path / "runs.csv").write_text("arm,seed,status,error\na,0,failed,memory\n")
+    with pytest.raises(InputError, match=r"no run of the sweep .* is done"):
+        read_sweep_folder(tmp_path)
 
 
 # --- a lost worker --------------------------------------------------------------------------------------------------
