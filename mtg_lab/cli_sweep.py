@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mtg_lab.cli_cohort import pairs
+from mtg_lab.errors import InputError
 
 
 @click.command()
@@ -47,7 +48,10 @@ def sweep(sweep_file: Path, workers: int, threads: int, scheduler: str, slurm: t
             told(runner.run_grid(asked.notebook, asked.points, out, executor, preset=asked.preset,
                                  manifest=asked.manifest), out)  # fmt: skip
         return
-    recipes = sweeps.recipes_of(asked.points, asked.preset, asked.manifest or "")
+    try:
+        recipes = sweeps.recipes_of(asked.points, asked.preset, asked.manifest or "")
+    except InputError as fault:
+        raise InputError(f"{sweep_file}: {fault}") from fault
     with place as executor:
         table = sweeps.sweep(recipes, out, executor, split=asked.split, threads=threads)
     shown = [c for c in table.columns if str(c).startswith("dice")]

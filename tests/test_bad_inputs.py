@@ -261,6 +261,12 @@ CASES: dict[str, Callable[[Place], tuple]] = {
     "a sweep that is no YAML": lambda p: p.sweep("a: ["),
     "a sweep without a grid": lambda p: p.sweep("notebook: 00_good.ipynb\n"),
     "a sweep of an empty grid": lambda p: p.sweep("notebook: 00_good.ipynb\ngrid: {}\n"),
+    "a sweep of a notebook with a split": lambda p: p.sweep("notebook: 00_good.ipynb\nsplit: val\ngrid: {seed: [1]}\n"),
+    "a sweep of recipes with an unknown setting": lambda p: p.sweep("grid: {stepz: [1]}\n"),
+    "a sweep of recipes with an unknown method": lambda p: p.sweep("grid: {method: [nothing]}\n"),
+    "a sweep with one run twice": lambda p: p.sweep("grid: [{seed: 1}, {seed: 1}]\n"),
+    "a sweep of students without a teacher": lambda p: p.sweep("grid: {method: [student]}\n"),
+    "a sweep by an option that submitit lacks": lambda p: p.sweep("grid: {seed: [1]}\n", "--slurm", "colour=red"),
     "a sweep of an unknown parameter": lambda p: p.sweep("notebook: 00_good.ipynb\ngrid: {sede: [1]}\n"),
     # doctor's page
     "a page into a file": lambda p: ("doctor", p.cohort, "--html", p.file("file") / "page.html"),
