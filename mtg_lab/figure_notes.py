@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from mtg_lab.protocol import digests, protocol_line
@@ -77,6 +78,14 @@ def titled(figure: Figure, text: str) -> None:
     """A title above all panels, in as many lines as the figure's width asks for."""
     letters = int(0.94 * figure.get_figwidth() * 72 / (_TITLE_POINTS * _WIDTH))  # some words are wider than others
     figure.suptitle(textwrap.fill(text, max(20, letters)), fontsize=_TITLE_POINTS)
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic x-axis that says 20 and 5,000 where matplotlib would say powers of ten, or nothing."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value > 1000 else f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def name_points(figure: Figure, axes: Axes, x: pd.Series, y: pd.Series) -> None:

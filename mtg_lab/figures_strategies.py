@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from mtg_lab.errors import InputError
-from mtg_lab.figure_notes import name_points, note_protocol, titled
+from mtg_lab.figure_notes import logarithmic, name_points, note_protocol, titled
 from mtg_lab.palette import COLOURS, MARKERS
 
 # AdaMM's authors tell six categories apart (arXiv 2509.15017); what papers leave out comes first.
@@ -113,10 +112,8 @@ def cost_against_dice(runs: pd.DataFrame, title: str = "") -> Figure:
         for arm, line in known.iterrows():
             colour, marker = _style(str(arm))
             axes.plot(line[column], line["dice"], marker, color=colour, ms=8)
-        axes.set(xscale="log", xlabel=words)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value > 1000 else f"{value:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(words)
+        logarithmic(axes)
         axes.margins(x=0.3, y=0.1)
         axes.spines[["top", "right"]].set_visible(False)
     row[0].set_ylabel("mean Dice")

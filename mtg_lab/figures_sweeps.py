@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from mtg_lab.errors import InputError
-from mtg_lab.figure_notes import name_points, note_protocol, titled
+from mtg_lab.figure_notes import logarithmic, name_points, note_protocol, titled
 from mtg_lab.palette import COLOURS, MARKERS
 
 _COSTS = {
@@ -67,10 +66,8 @@ def costs(runs: pd.DataFrame, title: str = "") -> Figure:
     for axes, (column, words) in zip(row, _COSTS.items(), strict=True):
         for place, (_, line) in enumerate(means.iterrows()):
             axes.plot(line[column], line["dice"], MARKERS[place % 8], color=COLOURS[place % 8], ms=8)
-        axes.set(xscale="log", xlabel=words)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value > 1000 else f"{value:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(words)
+        logarithmic(axes)
         axes.margins(x=0.3, y=0.15)
         axes.spines[["top", "right"]].set_visible(False)
     row[0].set_ylabel("mean Dice")
