@@ -445,7 +445,7 @@ def test_a_damaged_checkpoint_is_told(finished, tmp_path):
 
 def test_a_batch_that_does_not_divide_is_told(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(training.Accelerator, "num_processes", 3)
-    with pytest.raises(InputError, match="batch 2 does not divide over 3 processes; choose a multiple"):
+    with pytest.raises(InputError, match="batch 2 does not divide over 3 processes; set batch to a multiple of 3"):
         train(finished.recipe, tmp_path / "run")
 
 
