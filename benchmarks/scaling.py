@@ -92,7 +92,7 @@ def picture(table: pd.DataFrame) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, nargs="+", default=[8, 64, 256])
+    parser.add_argument("--workers", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--medians", type=float, nargs="+", default=[0.5, 2.0, 8.0], help="seconds a simulated run")
     parser.add_argument(
