@@ -5,11 +5,12 @@ import platform
 import time
 from collections.abc import Callable, Hashable, Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
 import torch
+
+from mtg_lab.hardware import processor
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -56,18 +57,6 @@ def environment() -> dict[str, str]:
     return {"processor": processor(), "cores": str(os.cpu_count()), "threads": str(torch.get_num_threads()),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
             "python": platform.python_version(), **packages}  # fmt: skip
-
-
-def processor() -> str:
-    """Model, and of the instructions that decide here the widest: amx_bf16, avx512_bf16, avx512f or avx2."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    told = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-    flags = told.get("flags", "").split()
-    widest = next((f for f in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if f in flags), "")
-    return " ".join(w for w in (told.get("model name", platform.machine()), widest) if w)
 
 
 def _flat(ways: Mapping[Key, object]) -> pd.Index:

@@ -46,12 +46,24 @@ def environment(accelerator: "Accelerator") -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {p: version(p) for p in packages},
         "device": str(accelerator.device),
-        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor(),
+        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
         "threads": torch.get_num_threads(),
         "peak_memory_mb": _peak_memory_mb(),
     }
+
+
+def processor() -> str:
+    """Model, and of the instructions that decide here the widest: amx_bf16, avx512_bf16, avx512f or avx2."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    told = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    flags = told.get("flags", "").split()
+    widest = next((f for f in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if f in flags), "")
+    return " ".join(w for w in (told.get("model name", platform.machine()), widest) if w)
 
 
 def _peak_memory_mb() -> int | None:
