@@ -4,15 +4,14 @@ The names below are the public interface that scripts call; each is imported whe
 ``import mtg_lab`` and ``mtg-lab --help`` answer at once although torch and MONAI take seconds to load.
 """
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mtg_lab.startup import prepare
+
 __version__ = "0.1.0"
 
-# PyTorch's threads wait for each other a millisecond long without giving up the core. Where something else computes as
-# well, that multiplies the time of a step (benchmarks/README.md); so many rounds cost nothing where nothing else does.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+prepare()
 
 _HOMES = {
     "read_manifest": "manifest",

@@ -58,7 +58,7 @@ def sweep(sweep_file: Path, workers: int, threads: int, scheduler: str, slurm: t
     click.echo(table.set_index(["arm", "seed"])[[*shown, "seconds_per_step"]].round(3).to_string() if shown else "")
     failed = table[table["status"] != "done"]
     for line in failed.itertuples():
-        click.echo(f"mtg-lab: {line.arm}, seed {line.seed} failed twice: {line.error}", err=True)
+        click.echo(f"mtg-lab: {line.arm}, seed {line.seed} failed: {line.error}", err=True)
     click.echo(f"{out / 'runs.csv'}: {len(table) - len(failed)} of {len(recipes)} runs done")
     sys.exit(1 if len(failed) or len(table) < len(recipes) else 0)
 

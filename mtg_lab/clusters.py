@@ -107,7 +107,10 @@ def slurm_jobs(folder: Path, options: Mapping[str, Any], cluster: str | None = N
     try:
         executor.update_parameters(**options)
     except (NameError, TypeError, ValueError) as fault:
-        raise InputError(f"--slurm: submitit refuses {dict(options)} ({str(fault).splitlines()[0]})") from fault
+        raise InputError(
+            f"--slurm: submitit refuses {dict(options)} ({str(fault).splitlines()[0]}); "
+            "give options of its AutoExecutor, e.g. slurm_partition=gpu"
+        ) from fault
     with _Submitted(executor) as pool:
         yield pool
 

@@ -117,11 +117,10 @@ def conduct(
             for key in list(waiting):
                 if len(running) >= jobs or time.monotonic() >= deadline:
                     break
-                itself = Counter([own[key]])
-                if any(need in in_the_making or awaited[need] > itself[need] for need in needs[key]):
+                if any(need in in_the_making or awaited[need] for need in needs[key]):
                     continue
                 del waiting[key]
-                awaited -= itself
+                awaited[own[key]] -= 1
                 in_the_making |= makes[key]
                 running[pool.submit(work, recipes[key])] = key
             if not running:

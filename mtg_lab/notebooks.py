@@ -314,9 +314,9 @@ def run_grid(
     with one slot for every two cores, as each run is a process of its own anyway. Raises what :func:`run_notebooks`
     raises, for any point of the grid, before the first one runs.
     """
-    points = [dict(point) for point in grid]
+    path, points = Path(notebook).resolve(), [dict(point) for point in grid]
     for point in points:
-        _planned([notebook], preset, point, manifest)
+        _planned([path], preset, point, manifest)
     out = _writable(Path(out))
     folders = [out / _label(number, point) for number, point in enumerate(points)]
     asked = [_asked(Path(notebook), point, preset, manifest) for point in points]
@@ -328,7 +328,6 @@ def run_grid(
     try:
         for attempt in (1, 2):
             left = [n for n in range(len(points)) if n not in outcomes or outcomes[n].status != "done"]
-            path = Path(notebook).resolve()
             futures = {n: pool.submit(_grid_point, path, folders[n], points[n], fixed, asked[n]) for n in left}
             for number, future in futures.items():
                 outcomes[number] = _of(future, notebook, folders[number])

@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import Executor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -64,22 +64,14 @@ def _recipe(point: Mapping[str, object], scale: str, manifest: str) -> Recipe:
     seed = point.get("seed", 0)
     if type(seed) is not int:
         raise InputError(f"seed is {seed!r}; it is a whole number")
-    fixed: dict[str, Any] = {}
-    if "backbone" in point:
-        fixed["backbone"] = str(point["backbone"])
-    if "missing" in point:
-        fixed["missing"] = Missingness.parse(str(point["missing"])).to_json()
     settings = {k: v for k, v in point.items() if k not in _OWN}
+    fixed: dict[str, Any] = {"backbone": str(point["backbone"])} if "backbone" in point else {}
     if "teacher" in point:
         whole = {k: v for k, v in settings.items() if not k.startswith("method.")}
-        fixed["teacher"] = override(
-            preset(scale, str(point["teacher"]), manifest, seed, **_but(fixed, "missing")), whole
-        )
+        fixed["teacher"] = override(preset(scale, str(point["teacher"]), manifest, seed, **fixed), whole)
+    if "missing" in point:  # for the student alone
+        fixed["missing"] = Missingness.parse(str(point["missing"])).to_json()
     return override(preset(scale, str(point.get("method", "dropout")), manifest, seed, **fixed), settings)
-
-
-def _but(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if k != name}
 
 
 def sweep(
@@ -121,21 +113,24 @@ def sweep(
         cohort = read_manifest(recipe.manifest).limit(*recipe.limit)
         cohort.split(split)  # refuses one that is not there
         cohort.materialise()  # once here, not by every worker
-    digests = {key: recipe.digest() for key, recipe in recipes.items()}
     work = partial(_trained_and_scored, split=split, out=str(out), cache=str(cache_folder()), threads=threads)
     lines: dict[RunKey, dict[str, Any]] = {}
+    left, table = dict(recipes), pd.DataFrame()
     bar = progress(total=len(recipes), desc="runs")
     try:
         for attempt in (1, 2):
-            again = {key: r for key, r in recipes.items() if key not in lines or lines[key].get("retry")}
-            for key, facts in _ended(again, work, executor):
-                lines[key] = {"arm": key[0], "seed": key[1], "run": digests[key], "attempts": attempt} | facts
+            again = {}
+            for key, facts, fault in _ended(left, work, executor):
+                # The same input is refused again; anything else may have been the machine.
+                if fault and not isinstance(fault, InputError):
+                    again[key] = left[key]
+                lines[key] = {"arm": key[0], "seed": key[1], "attempts": attempt} | facts
                 bar.update(attempt == 1)
                 bar.set_postfix_str(f"{key[0]}, seed {key[1]}: {facts.get('dice', facts['status'])}")
-                _write_runs(lines, recipes, out)
+                table = _write_runs(lines, recipes, out)
+            left = again
     finally:
         bar.close()
-        table = _write_runs(lines, recipes, out)
         _gather(table, out, split)
     return table
 
@@ -166,17 +161,16 @@ def read_sweep_folder(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _ended(
     recipes: Mapping[RunKey, Recipe], work: Any, executor: Executor | None
-) -> Iterator[tuple[RunKey, dict[str, Any]]]:
-    """Each run's facts as it ends; of one that failed, the error."""
+) -> Iterator[tuple[RunKey, dict[str, Any], Exception | None]]:
+    """Each run's facts as it ends, and its error if it failed."""
     with closing(conduct(recipes, work, executor=executor)) as ending:
         for key, job in ending:
             try:
-                yield key, {"status": "done", "error": "", "retry": False, **job.result()}
-            except (Exception, CancelledError) as fault:
+                yield key, {"status": "done", "error": "", **job.result()}, None
+            except Exception as fault:
                 words = " ".join(str(fault).split()) or type(fault).__name__
                 told = words if isinstance(fault, InputError) else f"{type(fault).__name__}: {words}"
-                # The same input is refused again; anything else may have been the machine.
-                yield key, {"status": "failed", "error": told, "retry": not isinstance(fault, InputError)}
+                yield key, {"run": recipes[key].digest(), "status": "failed", "error": told}, fault
 
 
 def _trained_and_scored(recipe: Recipe, split: str, out: str, cache: str, threads: int) -> dict[str, Any]:
@@ -201,7 +195,13 @@ def _trained_and_scored(recipe: Recipe, split: str, out: str, cache: str, thread
         save_scores(scores, path)
     lacking = scores["modalities"].max() - scores["modalities"]
     by_number = {f"dice_{n}_missing": part.mean() for n, part in scores["value"].groupby(lacking)}
-    return {"dice": scores["value"].mean(), **by_number, **facts, **{k: run.environment[k] for k in _FACTS}}
+    return {
+        "run": run.digest,
+        "dice": scores["value"].mean(),
+        **by_number,
+        **facts,
+        **{k: run.environment[k] for k in _FACTS},
+    }
 
 
 def _scores_of(out: Path, digest: str, split: str) -> Path:
@@ -209,10 +209,11 @@ def _scores_of(out: Path, digest: str, split: str) -> Path:
 
 
 def _write_runs(lines: Mapping[RunKey, Mapping[str, Any]], recipes: Mapping[RunKey, Recipe], out: Path) -> pd.DataFrame:
-    table = pd.DataFrame([lines[key] for key in recipes if key in lines]).drop(columns="retry", errors="ignore")
-    if len(table):
-        with written_aside(out / "runs.csv") as aside:
-            table.to_csv(aside, index=False)
+    table = pd.DataFrame([lines[key] for key in recipes if key in lines])
+    first = ["arm", "seed", "run"]
+    table = table[first + [c for c in table.columns if c not in first]]
+    with written_aside(out / "runs.csv") as aside:
+        table.to_csv(aside, index=False)
     return table
 
 

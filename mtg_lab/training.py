@@ -171,12 +171,12 @@ class _Training:
                 with seeded(self.accelerator.device, self.recipe.seed, self.step, number):  # dropout
                     losses = self.wrapped({**share, "progress": torch.tensor(self.step / self.recipe.steps)})
                 rows.append({"loss": losses.total.detach(), **losses.parts})
-                if self.step % 50 == 0 and not bool(torch.isfinite(rows[-1]["loss"])):
-                    raise self._diverged(f"the loss is {float(rows[-1]['loss'])} at step {self.step}")
                 statistics.append(losses.statistics)
-                self.between_steps = False  # from here on the method's state may change
                 self.accelerator.backward(losses.total / self.parts)
         row = self._over_processes(_means(rows))
+        if self.step % 50 == 0 and not bool(torch.isfinite(row["loss"])):
+            raise self._diverged(f"the loss is {float(row['loss'])} at step {self.step}")
+        self.between_steps = False  # from here on the method's state may change
         row |= self.method.after_backward(self._over_processes(_means(statistics)), self.step, self.recipe.steps)
         self.accelerator.clip_grad_norm_(self.wrapped.parameters(), _CLIP)
         self.optimizer.step()

@@ -287,6 +287,23 @@ def test_an_interruption_inside_a_step_goes_back_to_the_last_checkpoint(finished
     assert "resumed at step 2" in (tmp_path / "stopped" / "log.txt").read_text()
 
 
+def test_an_interruption_while_gradients_are_formed_loses_no_step(finished, tmp_path, monkeypatch):
+    """Most of a step's time; until the method has seen them nothing of its state has changed."""
+    with monkeypatch.context() as patch:
+        form, calls = training.Accelerator.backward, iter(range(9))
+
+        def interrupted(self, loss):
+            if next(calls) == 2:
+                raise KeyboardInterrupt
+            form(self, loss)
+
+        patch.setattr(training.Accelerator, "backward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(finished.recipe, tmp_path / "stopped")
+    assert_same_bits(train(finished.recipe, tmp_path / "stopped"), finished)
+    assert "resumed at step 2" in (tmp_path / "stopped" / "log.txt").read_text()
+
+
 def test_a_crash_goes_back_to_the_last_checkpoint(finished, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         advance = training._Training._advance

@@ -163,7 +163,7 @@ def convolved(
 ) -> Tensor:
     """``conv3d`` of [B, C, D, H, W] that is not slow on a single small sample in float32.
 
-    Such a one PyTorch keeps from oneDNN and convolves itself, up to seven times as slowly, voxels side by side. Two
+    Such a one PyTorch keeps from oneDNN and convolves itself, up to thirteen times as slowly, voxels side by side. Two
     samples do go there: here they are the two halves of the volume, each with the slices that both need.
     """
     if not kept_from_onednn(x, weight, groups):
