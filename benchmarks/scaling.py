@@ -4,14 +4,17 @@
 
 *Overhead*: a sweep hands out recipes whose work is to sleep, to real worker processes of this machine; what a run takes
 of a worker's time beyond its sleep. *Simulation*: the same scheduler, the same code that hands out, and workers that
-are threads of one process, so that there can be more of them than this machine has cores. Efficiency is the time slept
-over workers times wall time. Runs sleep shorter than trainings take, while overhead does not get shorter; so several
-lengths are tried, and where efficiency bends is the scheduler's limit in runs a second. Lengths are spread around their
-median as those of a study (a lognormal with a standard deviation of 0.3).
+share a few processes, each with a connection and a thread of its own, so that there can be more of them than this
+machine has cores. Efficiency is the time slept over workers times wall time. Runs sleep shorter than trainings take,
+while overhead does not get shorter; so several lengths are tried, and where efficiency bends is the limit of scheduler
+and machine in runs a second. Lengths are spread around their median as those of a study (a lognormal with a standard
+deviation of 0.3).
 """
 
 import argparse
+import asyncio
 import logging
+import multiprocessing
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -31,6 +34,8 @@ from mtg_lab.files import make_folder, written_aside
 from mtg_lab.palette import COLOURS, MARKERS
 from mtg_lab.recipes import Recipe, preset
 
+_TO_A_PROCESS = 32
+
 
 def slept(recipe: Recipe, median: float) -> float:
     """Sleep as long as this run takes; decided by its seed."""
@@ -45,18 +50,44 @@ def length(seed: int, median: float) -> float:
 
 
 @contextmanager
-def threads(workers: int) -> Iterator[Executor]:
-    """So many Dask workers in this process, each with its own connection to the scheduler."""
+def many(workers: int) -> Iterator[Executor]:
+    """So many Dask workers, each with its own connection to the scheduler and one thread, a few dozen to a process."""
     from distributed import Client, LocalCluster
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    options = {"processes": False, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
     with (
-        LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **options) as cluster,
+        LocalCluster(n_workers=0, silence_logs=logging.CRITICAL, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        client.wait_for_workers(workers)
-        yield client.get_executor(retries=0, pure=False)
+        shares = np.diff(np.linspace(0, workers, -(-workers // _TO_A_PROCESS) + 1).round().astype(int))
+        context = multiprocessing.get_context("spawn")
+        hosts = [context.Process(target=_host, args=(cluster.scheduler_address, int(n)), daemon=True) for n in shares]
+        for host in hosts:
+            host.start()
+        try:
+            client.wait_for_workers(workers, timeout=600)
+            yield client.get_executor(retries=0, pure=False)
+        finally:
+            for host in hosts:
+                host.terminate()
+                host.join()
+
+
+def _host(scheduler: str, workers: int) -> None:
+    """Serve as so many workers until terminated."""
+    import dask
+    from distributed import Worker
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # What a worker watches of itself is as dear for a sleeping one; here dozens share a process.
+    dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.system-monitor.interval": "60s"})
+
+    async def serve() -> None:
+        served = [Worker(scheduler, nthreads=1, memory_limit=0, dashboard=False) for _ in range(workers)]
+        await asyncio.gather(*served)
+        await asyncio.Event().wait()
+
+    asyncio.run(serve())
 
 
 def measured(executor: Executor, workers: int, runs: int, median: float) -> dict[str, float]:
@@ -92,7 +123,7 @@ def picture(table: pd.DataFrame) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, nargs="+", default=[8, 64])
+    parser.add_argument("--workers", type=int, nargs="+", default=[8, 64, 256])
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--medians", type=float, nargs="+", default=[0.5, 2.0, 8.0], help="seconds a simulated run")
     parser.add_argument(
@@ -111,7 +142,7 @@ def main() -> None:
         for median in options.medians:
             if options.runs * median / workers > options.most:
                 continue
-            with threads(workers) as executor:
+            with many(workers) as executor:
                 rows.append({"kind": "simulated", **measured(executor, workers, options.runs, median)})
             print(pd.DataFrame(rows).round(3).tail(1).to_string(index=False, header=False), flush=True)
     table = pd.DataFrame(rows).assign(**environment())

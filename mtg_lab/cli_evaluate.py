@@ -50,9 +50,8 @@ def evaluate(run: Path, manifest: str, split: str, metrics: str, changes: tuple[
     chosen = METRICS if metrics == "all" else choose_metrics([name.strip() for name in metrics.split(",")])
     table = evaluation.evaluate(
         load_run(run), read_manifest(manifest), split, chosen, settings=_settings(pairs(changes, "--set")),
-        removals=removals, subsets=named or None, most_subsets=most, window=window, empty=empty,
+        removals=removals, subsets=named or None, most_subsets=most, window=window, empty=empty, out=out,
     )  # fmt: skip
-    evaluation.save_scores(table, out)
     means = table.pivot_table(index="subset", columns=["metric", "region"], values="value", sort=False)
     # A mean that does not exist is null, JSON knows no NaN.
     plain = {m: json.loads(means[m].to_json(orient="index")) for m in chosen if m in means}

@@ -68,7 +68,7 @@ def _gathered(
     sources: Sequence[str], cohort: "Manifest", split: str, metrics: Sequence[str], out: Path
 ) -> tuple[_Scores, "dict[str, list[Run]]"]:
     """Scores by method and seed, and the runs of those methods that were given as runs."""
-    from mtg_lab.evaluation import evaluate, read_scores, save_scores
+    from mtg_lab.evaluation import evaluate, read_scores
     from mtg_lab.runs import load_run
 
     scores: _Scores = {}
@@ -91,8 +91,7 @@ def _gathered(
             kept = out / "scores" / f"{run.digest}.csv"
             table = _scored(kept, cohort, split, metrics)
             if table is None:
-                table = evaluate(run, cohort, split, metrics)
-                save_scores(table, kept)
+                table = evaluate(run, cohort, split, metrics, out=kept)
             scores[name][run.recipe.seed] = table
     return scores, trained
 

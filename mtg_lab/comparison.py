@@ -99,8 +99,10 @@ def conduct(
     """
     deadline = time.monotonic() + 60 * minutes
     waiting = dict.fromkeys(recipes)
-    needs = {key: {t.digest() for t in _teachers(recipe) if not is_trained(t)} for key, recipe in recipes.items()}
-    own = {key: recipe.digest() for key, recipe in recipes.items()}  # once: a digest reads the manifest
+    cohorts: dict[str, str] = {}
+    teachers = {key: [t for t in _teachers(recipe) if not is_trained(t, cohorts)] for key, recipe in recipes.items()}
+    needs = {key: {t.digest(cohorts) for t in teachers[key]} for key in recipes}
+    own = {key: recipe.digest(cohorts) for key, recipe in recipes.items()}
     makes = {key: {own[key]} | needs[key] for key in recipes}
     running: dict[Future[Found], Key] = {}
     with ExitStack() as stack:

@@ -34,6 +34,7 @@ from mtg_lab.protocol import (
 from mtg_lab.resampling import resampled_means
 from mtg_lab.runs import Run
 from mtg_lab.scans import load_image
+from mtg_lab.score_stream import ScoreStream
 from mtg_lab.scoring import Scoring, dice, region_masks
 from mtg_lab.subset_choice import MOST_SUBSETS, choose_subsets
 from mtg_lab.surface_metrics import check_choice, diagonal
@@ -66,6 +67,7 @@ def evaluate(
     window: int | None = None,
     overlap: float = OVERLAP,
     empty: str = "one",
+    out: str | Path | None = None,
 ) -> pd.DataFrame:
     """Scores per subject, subset of modalities and region.
 
@@ -87,6 +89,8 @@ def evaluate(
         window: edge of the sliding window in voxels; 0 whole volume, None chooses.
         overlap: of neighbouring windows.
         empty: see :class:`~mtg_lab.protocol.Protocol`.
+        out: a file for the scores, as :func:`save_scores` writes it. Each subject's rows are on disk as soon as they
+            are known, and a scoring that was interrupted goes on with the next subject.
 
     Returns:
         Columns subject, site, subset, modalities (how many), region, metric, value, protocol. The protocol itself
@@ -94,7 +98,7 @@ def evaluate(
 
     Raises:
         InputError: unknown split, metric, subset, modality, region or rule; regions that the run does not know; no
-            subject to score.
+            subject to score; ``out`` cannot be written.
     """
     cohort = (manifest if isinstance(manifest, Manifest) else read_manifest(manifest)).split(split)
     wanted_metrics, settings = choose_metrics(metrics), settings or MetricSettings()
@@ -135,27 +139,36 @@ def evaluate(
     )  # fmt: skip
     scoring = Scoring(wanted_metrics, settings, tuple(removed), empty, spacing)
     decode = subset_logits if scoring.needs_probabilities else subset_classes
+    members = {r: run.schema.region_classes[r] for r in truth_regions}
+    stream = ScoreStream(out, backbone, protocol) if out is not None else None
     rows = []
-    for subject, sample in progress(
-        zip(cohort, samples, strict=True), total=len(cohort), desc=f"scoring {run.recipe.method}"
-    ):
+    for number, subject in enumerate(progress(cohort, total=len(cohort), desc=f"scoring {run.recipe.method}")):
+        if stream and subject.name in stream.kept:
+            rows += stream.kept[subject.name]
+            continue
         possible = [(n, s) for n, s in zip(names, wanted, strict=True) if s <= set(subject.images)]
         if not possible:
             continue
+        sample, length = samples[number], _diagonal(subject, settings)
         masks = [torch.tensor([m in s for m in run.modalities]) for _, s in possible]
-        truth, length = region_masks(sample["label"][0], truth_regions), _diagonal(subject, settings)
-        members = {r: run.schema.region_classes[r] for r in truth_regions}
+        truth = region_masks(sample["label"][0], truth_regions)
         decoded = decode(backbone, sample["image"], masks, chosen, overlap, brain=sample["brain"][0] > 0)
-        for (name, subset), answer in zip(possible, decoded, strict=True):
-            for region, metric, value in scoring(answer, truth, members, sample["brain"][0] > 0, length):
-                rows.append(
-                    {"subject": subject.name, "site": subject.site, "subset": name, "modalities": len(subset),
-                     "region": region, "metric": metric, "value": value}
-                )  # fmt: skip
+        mine = [
+            {"subject": subject.name, "site": subject.site, "subset": name, "modalities": len(subset),
+             "region": region, "metric": metric, "value": value}
+            for (name, subset), answer in zip(possible, decoded, strict=True)
+            for region, metric, value in scoring(answer, truth, members, sample["brain"][0] > 0, length)
+        ]  # fmt: skip
+        rows += mine
+        if stream:
+            stream.add(subject.name, mine)
     if not rows:
         raise InputError(f"{cohort.path}: no subject of split {split} has all modalities of a wanted subset")
     table = pd.DataFrame(rows).assign(protocol=protocol.digest())
     table.attrs["protocol"] = asdict(protocol)
+    if stream and out is not None:
+        save_scores(table, out)
+        stream.close()
     return table
 
 

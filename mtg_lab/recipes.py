@@ -137,14 +137,23 @@ class Recipe:
         cohort = read_manifest(self.manifest).limit(*self.limit)
         return Missingness.from_json(self.missing).apply(cohort, "train") if self.missing else cohort
 
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that name the run; the cohort enters by its content, not by its path."""
+    def digest(self, cohorts: dict[str, str] | None = None) -> str:
+        """Twelve hexadecimal digits that name the run; the cohort enters by its content, not by its path.
+
+        Args:
+            cohorts: fingerprints of cohorts that are known already, and where a new one is noted: to name many recipes
+                of one cohort, whose files do not change meanwhile, without reading it for each.
+        """
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("manifest", "teacher")}
         settings = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in settings.items()}
         if not self.missing:  # so that runs from before this setting keep their names
             del settings["missing"]
-        settings["cohort"] = self.cohort().fingerprint()
-        settings["teacher"] = self.teacher.digest() if self.teacher else None
+        cohorts = {} if cohorts is None else cohorts
+        of_whom = json.dumps([self.manifest, self.limit, self.missing], sort_keys=True)
+        if of_whom not in cohorts:
+            cohorts[of_whom] = self.cohort().fingerprint()
+        settings["cohort"] = cohorts[of_whom]
+        settings["teacher"] = self.teacher.digest(cohorts) if self.teacher else None
         settings["version"] = _RECIPE_VERSION
         return hashlib.sha256(json.dumps(_canonical(settings), sort_keys=True).encode()).hexdigest()[:12]
 

@@ -185,14 +185,14 @@ def _trained_and_scored(recipe: Recipe, split: str, out: str, cache: str, thread
         torch.set_num_threads(threads)
     run = train(recipe)
     path, started = _scores_of(Path(out), run.digest, split), perf_counter()
-    if path.is_file():
-        scores, facts = read_scores(path), json.loads(path.with_suffix(".facts.json").read_text())
+    beside = path.with_suffix(".facts.json")  # written last
+    if beside.is_file():
+        scores, facts = read_scores(path), json.loads(beside.read_text())
     else:
-        scores = evaluate(run, recipe.cohort(), split)
+        scores = evaluate(run, recipe.cohort(), split, out=path)
         facts = {"parameters": sum(p.numel() for p in run.backbone().parameters()),
                  "scoring_seconds": round(perf_counter() - started, 2)}  # fmt: skip
-        write_text(path.with_suffix(".facts.json"), json.dumps(facts))
-        save_scores(scores, path)
+        write_text(beside, json.dumps(facts))
     lacking = scores["modalities"].max() - scores["modalities"]
     by_number = {f"dice_{n}_missing": part.mean() for n, part in scores["value"].groupby(lacking)}
     return {

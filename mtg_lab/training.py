@@ -336,9 +336,13 @@ def leave_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
-def is_trained(recipe: Recipe) -> bool:
-    """Whether :func:`train` would return the run of a recipe at once: the cache or the package holds it."""
-    return _is_trained(cache_folder("runs", recipe.digest())) or boxed_run(recipe.digest()) is not None
+def is_trained(recipe: Recipe, cohorts: dict[str, str] | None = None) -> bool:
+    """Whether :func:`train` would return the run of a recipe at once: the cache or the package holds it.
+
+    ``cohorts`` is that of :meth:`Recipe.digest`.
+    """
+    digest = recipe.digest(cohorts)
+    return _is_trained(cache_folder("runs", digest)) or boxed_run(digest) is not None
 
 
 def _is_trained(folder: Path) -> bool:

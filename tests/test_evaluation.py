@@ -31,6 +31,7 @@ from mtg_lab.hardware import precision_context
 from mtg_lab.manifest import read_manifest
 from mtg_lab.metrics import METRICS, MetricSettings, region_scores
 from mtg_lab.runs import Run
+from mtg_lab.score_stream import ScoreStream, stream_file
 from mtg_lab.training import train
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
@@ -371,6 +372,71 @@ def test_scores_are_saved_with_their_protocol_beside_them(run, cohort, tmp_path)
     as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
     assert Protocol(**as_tuples).digest() == table["protocol"][0]
     assert {p.name for p in tmp_path.iterdir()} == {"scores.csv", "scores.protocol.json"}
+
+
+# --- interrupted scorings ---------------------------------------------------------------------------------------------
+
+
+def counted(monkeypatch, stop_at=None):
+    """The subjects that are segmented from here on; KeyboardInterrupt in place of number ``stop_at``."""
+    seen, segment = [], evaluation.subset_classes
+
+    def counting(backbone, image, *args, **options):
+        if len(seen) == stop_at:
+            raise KeyboardInterrupt
+        seen.append(image.sum().item())
+        return segment(backbone, image, *args, **options)
+
+    monkeypatch.setattr(evaluation, "subset_classes", counting)
+    return seen
+
+
+@pytest.fixture
+def stopped(run, cohort, tmp_path):
+    """Where a scoring of the training split was interrupted after its second subject of six."""
+    with pytest.MonkeyPatch.context() as patch:
+        counted(patch, stop_at=2)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(run, cohort, "train", subsets=["t1c"], out=tmp_path / "scores.csv")
+    return tmp_path / "scores.csv"
+
+
+def test_an_interrupted_scoring_goes_on_where_it_was(run, cohort, stopped, monkeypatch):
+    assert not stopped.exists(), "a table is whole or not there"
+    expected = evaluate(run, cohort, "train", subsets=["t1c"])
+    seen = counted(monkeypatch)
+    found = evaluate(run, cohort, "train", subsets=["t1c"], out=stopped)
+    assert len(seen) == 4
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    pd.testing.assert_frame_equal(read_scores(stopped), expected, check_dtype=False)
+    assert {p.name for p in stopped.parent.iterdir()} == {"scores.csv", "scores.protocol.json"}
+
+
+def test_a_line_that_a_crash_has_torn_is_scored_again(run, cohort, stopped, monkeypatch):
+    kept = stream_file(stopped)
+    kept.write_text(kept.read_text()[:-9])
+    seen = counted(monkeypatch)
+    assert len(evaluate(run, cohort, "train", subsets=["t1c"], out=stopped)) == 6 * 3
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize("other", ["network", "protocol", "no text"])
+def test_what_belongs_to_another_scoring_is_not_taken_over(run, cohort, stopped, tiny_recipe, monkeypatch, other):
+    if other == "no text":
+        stream_file(stopped).write_bytes(bytes(range(128, 255)))
+    seen = counted(monkeypatch)
+    chosen = train(tiny_recipe(steps=3)) if other == "network" else run
+    evaluate(chosen, cohort, "train", subsets=["t1c"], empty="nan" if other == "protocol" else "one", out=stopped)
+    assert len(seen) == 6
+
+
+def test_scores_that_are_no_numbers_survive_an_interruption(run, cohort, tmp_path):
+    protocol = Protocol.from_json(evaluate(run, cohort, subsets=["t1c"]).attrs["protocol"])
+    rows = [{"subject": "a", "site": None, "value": math.nan}, {"subject": "a", "site": None, "value": 0.1 + 0.2}]
+    ScoreStream(tmp_path / "s.csv", run.backbone(), protocol).add("a", rows)
+    back = ScoreStream(tmp_path / "s.csv", run.backbone(), protocol).kept["a"]
+    assert math.isnan(back[0]["value"])
+    assert back[1] == rows[1]
 
 
 # --- summaries --------------------------------------------------------------------------------------------------------

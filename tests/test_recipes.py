@@ -75,6 +75,19 @@ def test_the_same_recipe_in_other_words_has_the_same_hash(tiny_recipe):
     assert len(plain.digest()) == 12
 
 
+def test_recipes_of_one_cohort_are_named_by_reading_it_once(tiny_recipe, monkeypatch):
+    """And have the names that they have alone, also where files are taken away or subjects left out."""
+    named = [tiny_recipe(seed=s, **{n: CHANGES[n] for n in chosen}) for s in (0, 1) for chosen in
+             ((), ("limit",), ("missing",), ("limit", "missing"))]  # fmt: skip
+    named += [tiny_recipe(method="student", teacher=named[0])]
+    alone = [recipe.digest() for recipe in named]
+    read, opened = recipes.read_manifest, []
+    monkeypatch.setattr(recipes, "read_manifest", lambda path: opened.append(path) or read(path))
+    cohorts = {}
+    assert [recipe.digest(cohorts) for recipe in named] == alone
+    assert len(opened) == len(cohorts) == 4
+
+
 # --- who lacks what ---------------------------------------------------------------------------------------------------
 
 SITES = {"rule": "site", "sites": {"B": "-t1c", "C": "t1n+t2w"}}
