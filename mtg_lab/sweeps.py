@@ -156,6 +156,11 @@ def read_sweep_folder(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         ) from fault
     if "done" not in there:
         raise InputError(f"no run of the sweep {folder} is done; runs.csv has the errors")
+    if not (folder / "scores.csv").is_file():
+        raise InputError(
+            f"{folder} has no scores.csv: its runs were not scored alike, or the sweep was cut off; run it again, the "
+            "same cohort and regions for all, and read the warning at its end"
+        )
     return runs, read_scores(folder / "scores.csv")
 
 

@@ -159,6 +159,9 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path):
     (tmp_path / "runs.csv").write_text("arm,seed,status,error\na,0,failed,memory\n")
     with pytest.raises(InputError, match=r"no run of the sweep .* is done"):
         read_sweep_folder(tmp_path)
+    (tmp_path / "runs.csv").write_text("arm,seed,status,error\na,0,done,\n")
+    with pytest.raises(InputError, match=r"has no scores\.csv: its runs were not scored alike"):
+        read_sweep_folder(tmp_path)
 
 
 # --- a lost worker --------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from mtg_lab.backbones.blocks import cells, check_sizes, covering, whole_cells
 from mtg_lab.backbones.contract import Backbone, Prediction, check_images, mask_latents
 from mtg_lab.backbones.graph import GraphRefinement, Nodes
 from mtg_lab.backbones.layout import PointConv, channels_last, side_by_side
-from mtg_lab.backbones.presence import PresenceHead, check_gate, groups_of
+from mtg_lab.backbones.presence import NORMS, PresenceHead, check_gate, groups_of
 
 _HALVINGS = 3
 _MOST_SUBSETS = 6  # modalities, up to which every subset has adapters
@@ -84,6 +84,8 @@ class AdaMM(Backbone):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it is a share from 0 to below 1")
         check_gate(gate)
+        if presence_norm not in ("", *NORMS):
+            raise ValueError(f"presence_norm is {presence_norm!r}; it can be {', '.join(NORMS)}, or empty for norm")
         if graph and not adapters:
             raise ValueError("graph=true needs adapters=true: the graph joins their features to the general ones")
         self.modalities, self.gate = tuple(modalities), gate

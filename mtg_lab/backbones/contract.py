@@ -107,6 +107,18 @@ class ModalityBackbone(Backbone):
         for some in masks.split(together):
             yield self.decode(Latents([z.expand(len(some), *z.shape[1:]) for z in latents]), some)
 
+    def decode_alone(self, latents: Latents, sample: Tensor, modality: Tensor) -> Prediction:
+        """What :meth:`decode` answers to a modality of a sample by itself, several such pairs in one batch.
+
+        A network may leave out what it knows of the others, that they are not there; then they agree to rounding.
+
+        Args:
+            latents: [B, M, C_s, d_s, h_s, w_s].
+            sample, modality: int64 [S], the pairs; their latents mean something.
+        """
+        alone = torch.eye(len(self.modalities), dtype=torch.bool, device=sample.device)
+        return self.decode(Latents([_one_modality_a_row(z, sample, modality) for z in latents]), alone[modality])
+
     def uni_decode(self, latents: Latents, modality: int) -> Prediction:
         """Logits from the latents of one modality alone, by a small decoder that all modalities share.
 
@@ -183,6 +195,13 @@ def mask_latents(latents: Tensor, present: Tensor) -> Tensor:
     there = present.repeat_interleave(latents.shape[2], dim=1).reshape(joined.shape[:2] + (1,) * (joined.ndim - 2))
     zero = torch.zeros((), dtype=latents.dtype, device=latents.device)
     return torch.where(there, joined, zero).unflatten(1, latents.shape[1:3])
+
+
+def _one_modality_a_row(z: Tensor, sample: Tensor, modality: Tensor) -> Tensor:
+    """[B, M, C, d, h, w] to [S, M, C, d, h, w], laid out alike; back through the copy goes one modality, not M."""
+    rows = torch.arange(len(sample), device=z.device)
+    nothing = rows_of_zeros(as_channels(z), len(rows)).unflatten(1, z.shape[1:3])
+    return nothing.index_put((rows, modality), z[sample, modality])
 
 
 Encoder = Callable[[Tensor], Tensor | Sequence[Tensor]]  # [b, 1, D, H, W] to one or several scales [b, C_s, d, h, w]

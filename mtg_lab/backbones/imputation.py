@@ -4,7 +4,7 @@ Three of the six categories of strategies that AdaMM's authors tell apart (arXiv
 generation, sample retrieval. Each is here one small member around the same trunk, the lab's U-Net.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,6 @@ from mtg_lab.backbones.blocks import check_sizes, conv_block, covering, whole_ce
 from mtg_lab.backbones.contract import (
     Backbone,
     Latents,
-    ModalityBackbone,
     Prediction,
     check_images,
     mask_latents,
@@ -122,10 +121,6 @@ class FeatureGeneration(UNet):
         answer = self._u_net(self.stem(as_channels(filled)), size)
         return replace(answer, inner={**answer.inner, "generated": covering(generated, size, 1)})
 
-    def decode_each(self, latents: Latents, masks: Tensor, together: int = 1) -> Iterator[Prediction]:
-        """As the contract says; guesses of every mask are its own."""
-        return ModalityBackbone.decode_each(self, latents, masks, together)
-
 
 class SampleRetrieval(UNet):
     """Sample retrieval: an absent latent is borrowed from the most similar voxels of patients who have everything.
@@ -191,10 +186,6 @@ class SampleRetrieval(UNet):
             shares = torch.zeros_like(distance).scatter_(2, nearest.indices, weight)
             found = (shares @ known).transpose(1, 2).unflatten(2, coarse.shape[2:])
         return functional.interpolate(found, joined.shape[2:], mode="trilinear", align_corners=False).to(joined.dtype)
-
-    def decode_each(self, latents: Latents, masks: Tensor, together: int = 1) -> Iterator[Prediction]:
-        """As the contract says; every mask asks the memory for itself."""
-        return ModalityBackbone.decode_each(self, latents, masks, together)
 
 
 def _without_fill(trunk: dict[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,11 @@ def rows_of_zeros(x: Tensor, rows: int) -> Tensor:
     return x.new_zeros(rows, *x.shape[1:])
 
 
+def taken(x: Tensor, rows: Tensor) -> Tensor:
+    """``x[rows]`` of volumes [B, C, D, H, W], laid out alike; indexing alone puts voxels side by side."""
+    return x[rows].contiguous(memory_format=_LAST if is_channels_last(x) else torch.contiguous_format)
+
+
 def as_channels(latents: Tensor) -> Tensor:
     """Latents [B, M, C, D, H, W] as a map [B, M C, D, H, W], without a copy, that convolutions take as channels-last.
 

@@ -17,7 +17,7 @@ from mtg_lab.backbones.contract import (
     check_images,
     encode_each,
 )
-from mtg_lab.backbones.layout import PointConv, UpBlock, apart, as_channels, convolved
+from mtg_lab.backbones.layout import PointConv, UpBlock, apart, as_channels, convolved, taken
 
 _NORM = ("instance_any_layout", {"affine": True})
 _ACT = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
@@ -88,6 +88,9 @@ class UNet(ModalityBackbone):
 
         It is linear, hence the sum of one share a modality, and of one of the anchor where that fills gaps.
         """
+        if self._fills_otherwise():
+            yield from super().decode_each(latents, masks, together)
+            return
         (z,), first = latents, self.stem.conv1.conv
         count, size = len(self.modalities), z.shape[-3:]
         padded = self._padded(as_channels(z))
@@ -104,6 +107,27 @@ class UNet(ModalityBackbone):
 
         for some in masks.split(together):
             yield self._u_net(self.stem.after(torch.cat([entered(mask) for mask in some])), size)
+
+    def decode_alone(self, latents: Latents, sample: Tensor, modality: Tensor) -> Prediction:
+        """As the contract says; the first convolution takes the channels of the one modality, not zeros beside them."""
+        if self._fills_otherwise():
+            return super().decode_alone(latents, sample, modality)
+        (z,), first = latents, self.stem.conv1.conv
+        weights = first.weight.unflatten(1, (len(self.modalities), -1)).transpose(0, 1)  # [M, width, C, 3, 3, 3]
+        # The anchor, which may stand for the others, is the mixture of what is there: the one modality again.
+        chosen = weights.sum(dim=0).expand_as(weights) if self.mixture.fill == "anchor" else weights
+        asked = [(modality == m).nonzero()[:, 0] for m in range(len(self.modalities))]
+        maps = apart(self._padded(as_channels(z)), [z.shape[2]] * len(asked))
+        entered = torch.cat([
+            convolved(taken(maps[m], sample[pairs]), chosen[m], padding=first.padding)
+            for m, pairs in enumerate(asked) if len(pairs)
+        ])  # fmt: skip
+        entered = taken(entered, torch.cat(asked).argsort())
+        return self._u_net(self.stem.after(entered), z.shape[-3:])
+
+    def _fills_otherwise(self) -> bool:
+        """Whether a network made from this one has a way of its own to decode, of which the shortcuts know nothing."""
+        return type(self).decode is not UNet.decode
 
     def _padded(self, z: Tensor) -> Tensor:
         """Zeros behind [..., D, H, W], to a grid that halves ``depth`` times and leaves two voxels, for the norm."""

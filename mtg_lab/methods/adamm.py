@@ -205,8 +205,12 @@ class AdaMM(Method):
                    "set content_weight=0, style=off and adversary_weight=0")
             )  # fmt: skip
         if self.teacher is not None and (theirs := map_sizes(self.teacher)) != ours:
+            told = ", ".join(
+                f"{m} {ours.get(m, 'none')} and {theirs.get(m, 'none')}"
+                for m in dict.fromkeys([*ours, *theirs]) if ours.get(m) != theirs.get(m)
+            )  # fmt: skip
             raise InputError(
-                f"method {self.name}: the student's maps have other channels than the teacher's ({ours}, {theirs}); "
+                f"method {self.name}: the student's maps have other channels than the teacher's ({told}); "
                 "give both the same backbone options"
             )
         return ours

@@ -47,15 +47,12 @@ class Students:
 
 def one_hot_students(backbone: ModalityBackbone, fusion: Fusion) -> Students:
     """A student for every modality that was encoded: ``decode`` under a one-hot mask, all pairs in one batch."""
-    alone = torch.eye(fusion.encoded.shape[1], dtype=torch.bool, device=fusion.encoded.device)
     is_teacher = fusion.present & (fusion.present.sum(dim=1, keepdim=True) == 1)
     sample, modality = (fusion.encoded & ~is_teacher).nonzero(as_tuple=True)
     same_sample, same_modality = (fusion.encoded & is_teacher).nonzero(as_tuple=True)
     parts = []
     if len(sample):
-        # The other modalities are left behind here, so that what goes back through the copy is one modality, not M.
-        latents = [_alone(z, sample, modality) for z in fusion.latents]
-        parts.append(backbone.decode(Latents(latents), alone[modality]))
+        parts.append(backbone.decode_alone(fusion.latents, sample, modality))
     if len(same_sample):
         parts.append(_rows(fusion.prediction, same_sample))
     every_sample, every_modality = torch.cat([sample, same_sample]), torch.cat([modality, same_modality])
@@ -116,11 +113,6 @@ def true_class_score(students: Students, label: Tensor) -> Tensor:
     voxels = classes.sum(dim=1)
     means = torch.einsum("sv,svk->sk", told, classes) / voxels.clamp_min(1)
     return means.sum(dim=1) / (voxels > 0).sum(dim=1)
-
-
-def _alone(z: Tensor, sample: Tensor, modality: Tensor) -> Tensor:
-    rows = torch.arange(len(sample), device=z.device)
-    return z.new_zeros(len(sample), *z.shape[1:]).index_put((rows, modality), z[sample, modality])
 
 
 def _per_sample(segmentation: Segmentation, logits: Tensor, label: Tensor) -> Tensor:

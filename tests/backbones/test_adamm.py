@@ -243,6 +243,7 @@ def test_graphs_are_there_to_be_looked_at():
         ({"adjacency": "some"}, "adjacency is 'some'; it can be masked or ignored"),
         ({"node_layout": "flat"}, "node_layout is 'flat'; it can be transposed or reshaped"),
         ({"norm": "layer"}, "norm is 'layer'; it can be group, instance, batch, none"),
+        ({"presence_norm": "layer"}, "presence_norm is 'layer'; it can be group, instance, batch, none, or empty"),
         ({"nodes": 0}, "nodes is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"subsets": ["t9"]}, "names 't9'"),

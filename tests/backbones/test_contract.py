@@ -127,6 +127,35 @@ def test_decoding_each_of_many_masks_is_decoding_one_by_one(name, fill, modaliti
 
 
 @every_filling
+@every_size
+def test_decoding_modalities_alone_is_decoding_under_masks_of_one(name, fill, modalities, classes):
+    """Values and gradients, pairs in any order; what the pairs do not name may be anything."""
+    net, images = network(name, modalities, classes, fill=fill).double(), noise(3, modalities, 9, 8, 7).double()
+    pairs = [(s, m) for s in range(3) for m in range(modalities) if (s + m) % 3][::-1]
+    sample, modality = torch.tensor(pairs).T
+    hidden = torch.ones(3, modalities, dtype=torch.bool).index_put((sample, modality), torch.tensor(False))
+    with torch.no_grad():
+        net.mixture.theta.copy_(noise(modalities))
+        encoded = net.encode(images, torch.ones(3, modalities, dtype=torch.bool))
+
+    def answered(decode):
+        net.zero_grad()
+        latents = [z.clone().requires_grad_() for z in encoded]
+        logits = decode([z.masked_fill(hidden[..., None, None, None, None], torch.nan) for z in latents])
+        logits.square().mean().backward()
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in (*latents, *net.parameters())]
+        return logits, torch.cat([gradient.flatten() for gradient in gradients])
+
+    def one_by_one(latents):
+        alone = torch.eye(modalities, dtype=torch.bool)
+        return torch.cat([net.decode([z[s : s + 1] for z in latents], alone[m][None]).logits for s, m in pairs])
+
+    together = answered(lambda latents: net.decode_alone(latents, sample, modality).logits)
+    for found, expected in zip(together, answered(one_by_one), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@every_filling
 def test_a_latent_that_one_of_many_masks_hides_does_not_matter_to_that_one(name, fill):
     net, masks = network(name, fill=fill), torch.tensor([[True, False, True, False], [True, False, False, False]])
     with torch.inference_mode():

@@ -263,6 +263,7 @@ def test_every_map_on_the_unets_way_is_channels_last(batch):
     with torch.inference_mode():
         latents = net.encode(images, present)
         net.decode(latents, present)
+        net.decode_alone(latents, *present.nonzero(as_tuple=True))
         if batch == 1:
             list(net.decode_each(latents, present))
     assert turned == []
