@@ -35,6 +35,9 @@ from mtg_lab.palette import COLOURS, MARKERS
 from mtg_lab.recipes import Recipe, preset
 
 _TO_A_PROCESS = 32
+# With all on a few cores an answer may take longer than Dask waits before it holds a process for dead.
+_PATIENT = {"distributed.comm.timeouts.connect": "300s", "distributed.comm.timeouts.tcp": "300s",
+            "distributed.scheduler.worker-ttl": None}  # fmt: skip
 
 
 def slept(recipe: Recipe, median: float) -> float:
@@ -52,8 +55,10 @@ def length(seed: int, median: float) -> float:
 @contextmanager
 def many(workers: int) -> Iterator[Executor]:
     """So many Dask workers, each with its own connection to the scheduler and one thread, a few dozen to a process."""
+    import dask
     from distributed import Client, LocalCluster
 
+    dask.config.set(_PATIENT)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with (
         LocalCluster(n_workers=0, silence_logs=logging.CRITICAL, dashboard_address=None) as cluster,
@@ -79,6 +84,7 @@ def _host(scheduler: str, workers: int) -> None:
     from distributed import Worker
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    dask.config.set(_PATIENT)
     # What a worker watches of itself is as dear for a sleeping one; here dozens share a process.
     dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.system-monitor.interval": "60s"})
 

@@ -1,6 +1,7 @@
 """Executors for sweeps: workers of this machine, a Dask cluster, jobs of their own."""
 
 import os
+import urllib.request
 
 import pytest
 
@@ -18,6 +19,8 @@ def test_workers_are_processes_of_their_own_that_others_can_join():
         assert executor.submit(_told).result() == ("1", "3")
         from distributed import default_client
 
+        with urllib.request.urlopen(default_client().dashboard_link, timeout=60) as page:
+            assert b"static/js/bokeh" in page.read(), "plots, not a note that bokeh is missing"
         with dask_cluster(default_client().scheduler.address) as joined:
             assert joined.submit(pow, 2, 5).result() == 32
             with pytest.raises(ZeroDivisionError):
