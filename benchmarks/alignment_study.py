@@ -25,7 +25,17 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from studies import COST, GridKey, add_grid_options, add_options, change, gathered, over_grid, parse_value
+from studies import (
+    COST,
+    GridKey,
+    add_grid_options,
+    add_options,
+    change,
+    gathered,
+    kept_scores,
+    over_grid,
+    parse_value,
+)
 
 from mtg_lab.recipes import Recipe, override, suite
 from mtg_lab.recipes import preset as make_preset
@@ -62,18 +72,17 @@ def arms(preset: str, manifest: str, seed: int, changes: Mapping[str, object]) -
     return found
 
 
-def work(recipe: Recipe, split: str, workers: int, threads: int, with_gap: bool) -> Tables:
+def work(recipe: Recipe, split: str, workers: int, threads: int, out: Path, with_gap: bool) -> Tables:
     """Train (or load) one run and score it: scores, gaps, one line of facts."""
     import torch
 
     torch.set_num_threads(threads)
-    from mtg_lab.evaluation import evaluate
     from mtg_lab.gap import BASIC, gap, latents
     from mtg_lab.training import train
 
     run = train(recipe, workers=workers)
     cohort = recipe.cohort()
-    scores = evaluate(run, cohort, split)
+    scores = kept_scores(run, cohort, split, out)
     line = {"run": run.digest, "steps": recipe.steps, "dice": scores["value"].mean()}
     for column in ("region", "modalities"):
         line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
@@ -102,7 +111,12 @@ def main() -> None:
     started = time.perf_counter()
     recipes = over_grid(arms, options)
     job = partial(
-        work, split=options.split, workers=options.workers, threads=options.threads, with_gap=not options.skip_gap
+        work,
+        split=options.split,
+        workers=options.workers,
+        threads=options.threads,
+        out=options.out,
+        with_gap=not options.skip_gap,
     )
     found = gathered(recipes, job, labelled, ("scores", "gaps", "runs"), options)
     if found:

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from studies import COST, Tables, add_options, change, check_options, gathered, points
+from studies import COST, Tables, add_options, change, check_options, gathered, kept_scores, points
 
 from mtg_lab.missingness import Missingness, availability
 from mtg_lab.recipes import Recipe, preset
@@ -91,16 +91,15 @@ def under(recipe: Recipe, rates: str) -> Recipe:
     return replace(recipe, missing=rule(rates).to_json())
 
 
-def work(recipe: Recipe, split: str, workers: int, threads: int) -> Tables:
+def work(recipe: Recipe, split: str, workers: int, threads: int, out: Path) -> Tables:
     """Train (or load) one run and score it: scores, each modality over training, one line of facts."""
     import torch
 
     torch.set_num_threads(threads)
-    from mtg_lab.evaluation import evaluate
     from mtg_lab.training import train
 
     run = train(recipe, workers=workers)
-    scores = evaluate(run, recipe.cohort(), split)
+    scores = kept_scores(run, recipe.cohort(), split, out)
     return scores, thinned(run.history, run.modalities), pd.DataFrame([facts(run, scores)])
 
 
@@ -186,7 +185,7 @@ def main() -> None:
     options = parser.parse_args()
     started = time.perf_counter()
     recipes = planned(options)
-    job = partial(work, split=options.split, workers=options.workers, threads=options.threads)
+    job = partial(work, split=options.split, workers=options.workers, threads=options.threads, out=options.out)
     found = gathered(recipes, job, labelled, ("scores", "histories", "runs"), options)
     if found:
         report(found, options.out)

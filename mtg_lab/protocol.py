@@ -250,7 +250,8 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     """
     path, beside = Path(path), Path(path).with_suffix(".protocol.json")
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(_NAMES, str), keep_default_na=False, na_values={"value": [""]})
+        table = pd.read_csv(path, dtype=dict.fromkeys(_NAMES, str), keep_default_na=False, na_values={"value": [""]},
+                            float_precision="round_trip")  # fmt: skip
         stored = json.loads(beside.read_text(encoding="utf-8"))
     except OSError as fault:
         raise InputError(
