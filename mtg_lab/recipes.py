@@ -190,7 +190,7 @@ class Recipe:
 def preset(name: str, method: str = "dropout", manifest: str = "", seed: int = 0, **changes: Any) -> Recipe:
     """A recipe for one of three scales.
 
-    ``smoke`` proves that everything runs (4 mm voxels, a handful of subjects, seconds); ``lab`` is made for a laptop
+    ``smoke`` proves that everything runs (5 mm voxels, a handful of subjects, seconds); ``lab`` is made for a laptop
     without a GPU (2 mm); ``paper`` is for a GPU and BraTS (1 mm, 80^3 crops, BraTS-sized training). Each backbone has
     sizes of its own in each of them, unless ``backbone_options`` are among the changes; without a ``backbone`` among
     them it is the method's usual one.
@@ -204,7 +204,7 @@ def preset(name: str, method: str = "dropout", manifest: str = "", seed: int = 0
     common: dict[str, Any] = {"manifest": str(manifest), "method": method, "seed": seed, "backbone": backbone,
                               "backbone_options": dict(_NETWORKS[name].get(backbone, {}))}  # fmt: skip
     scales: dict[str, dict[str, Any]] = {
-        "smoke": {"limit": (6, 2, 3), "steps": 30, "preprocessing": Preprocessing(4.0), "sampling": Sampling(24)},
+        "smoke": {"limit": (6, 2, 3), "steps": 30, "preprocessing": Preprocessing(5.0), "sampling": Sampling(24)},
         # Steps and rate: benchmarks/README.md.
         "lab": {"steps": 1500, "learning_rate": 2e-3, "preprocessing": Preprocessing(2.0), "sampling": Sampling(40)},
         "paper": {"steps": 60_000, "batch": 4, "learning_rate": 1e-3, "preprocessing": Preprocessing(1.0),

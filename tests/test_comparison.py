@@ -6,6 +6,7 @@ import time
 import pandas as pd
 import pytest
 
+import mtg_lab.recipes
 from mtg_lab import comparison, train
 from mtg_lab.comparison import compare, conduct
 from mtg_lab.errors import InputError
@@ -111,6 +112,9 @@ def test_what_scoring_refuses_is_told(tiny_recipe):
 def test_each_manifest_is_read_once_however_many_recipes_there_are(tiny_recipe, monkeypatch):
     recipes = {seed: tiny_recipe(seed=seed) for seed in range(20)}
     counted, whole = [], Recipe.digest
-    monkeypatch.setattr(Recipe, "digest", lambda r: counted.append(r.seed) or whole(r))
+    monkeypatch.setattr(Recipe, "digest", lambda r, known=None: counted.append(r.seed) or whole(r, known))
+    read, opened = mtg_lab.recipes.read_manifest, []
+    monkeypatch.setattr(mtg_lab.recipes, "read_manifest", lambda path: opened.append(path) or read(path))
     assert [key for key, _ in conduct(recipes, lambda r: None)] == list(range(20))
-    assert counted == list(range(20)), "a digest reads the manifest: asked again for every pair, it held studies back"
+    assert counted == list(range(20)), "asked again for every pair, it held studies back"
+    assert len(opened) == 1, "all are of one cohort"
