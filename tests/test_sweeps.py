@@ -172,7 +172,7 @@ def test_a_killed_worker_loses_only_its_run(tiny_recipe, tmp_path):
 
     from mtg_lab.clusters import workers_here
 
-    recipes = {("a", s): tiny_recipe(steps=60, seed=8140 + s) for s in range(3)}
+    recipes = {("a", s): tiny_recipe(steps=150, seed=8140 + s) for s in range(3)}
     logs = [cache_folder("runs", r.digest(), "log.txt") for r in recipes.values()]
     found = []
     with workers_here(2) as executor:
@@ -181,8 +181,9 @@ def test_a_killed_worker_loses_only_its_run(tiny_recipe, tmp_path):
         working = threading.Thread(target=lambda: found.append(sweep(recipes, tmp_path, executor)))
         working.start()
         deadline = time.monotonic() + 120
-        while not any(log.is_file() for log in logs) and time.monotonic() < deadline:
+        while sum(log.is_file() for log in logs) < 2 and time.monotonic() < deadline:  # both workers are at it
             time.sleep(0.05)
+        assert not any("done:" in log.read_text() for log in logs if log.is_file()), "nobody is to be killed idle"
         holders = {address: keys for address, keys in client.processing().items() if keys}
         lost = before[next(iter(holders))]
         os.kill(lost, signal.SIGKILL)
