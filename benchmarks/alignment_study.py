@@ -25,17 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from studies import (
-    COST,
-    GridKey,
-    add_grid_options,
-    add_options,
-    change,
-    gathered,
-    kept_scores,
-    over_grid,
-    parse_value,
-)
+from studies import COST, GridKey, add_grid_options, add_options, change, gathered, over_grid, parse_value
 
 from mtg_lab.recipes import Recipe, override, suite
 from mtg_lab.recipes import preset as make_preset
@@ -78,6 +68,7 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, out: Path, with
 
     torch.set_num_threads(threads)
     from mtg_lab.gap import BASIC, gap, latents
+    from mtg_lab.sweeps import kept_scores
     from mtg_lab.training import train
 
     run = train(recipe, workers=workers)

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from studies import COST, Tables, add_options, change, check_options, gathered, kept_scores, points
+from studies import COST, Tables, add_options, change, check_options, gathered, points
 
 from mtg_lab.missingness import Missingness, availability
 from mtg_lab.recipes import Recipe, preset
@@ -96,6 +96,7 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, out: Path) -> T
     import torch
 
     torch.set_num_threads(threads)
+    from mtg_lab.sweeps import kept_scores
     from mtg_lab.training import train
 
     run = train(recipe, workers=workers)

@@ -8,7 +8,6 @@ peak memory is that of a process of its own for each line.
 """
 
 import argparse
-import csv
 import multiprocessing
 import resource
 import tempfile
@@ -22,6 +21,7 @@ import pandas as pd
 from timing import environment
 
 from mtg_lab.files import make_folder, written_aside
+from mtg_lab.manifest import read_manifest, write_manifest
 
 EDGE = 16  # voxels
 SEQUENCES = ("t1n", "t1c", "t2w", "t2f")
@@ -40,24 +40,16 @@ def cohort(folder: Path, subjects: int) -> Path:
             nib.save(nib.Nifti1Image(noise.astype("uint8"), np.eye(4)), place / f"{column}.nii.gz")
             row[column] = f"{name}/{column}.nii.gz"
         rows.append(row)
-    with (folder / "data_manifest.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder / "data_manifest.csv"
+    return write_manifest(rows, SEQUENCES, folder / "data_manifest.csv")
 
 
 def opened(manifest: Path, workers: int) -> None:
     """The rows are read and checked; nothing of the files."""
-    from mtg_lab.manifest import read_manifest
-
     read_manifest(manifest)
 
 
 def named(manifest: Path, workers: int) -> None:
     """The cohort's part of a run's name: every file is asked for its checksum."""
-    from mtg_lab.manifest import read_manifest
-
     read_manifest(manifest).fingerprint()
 
 

@@ -84,9 +84,9 @@ def _host(scheduler: str, workers: int) -> None:
     from distributed import Worker
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    dask.config.set(_PATIENT)
     # What a worker watches of itself is as dear for a sleeping one; here dozens share a process.
-    dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.system-monitor.interval": "60s"})
+    unwatched = {"distributed.worker.profile.enabled": False, "distributed.admin.system-monitor.interval": "60s"}
+    dask.config.set(_PATIENT | unwatched)
 
     async def serve() -> None:
         served = [Worker(scheduler, nthreads=1, memory_limit=0, dashboard=False) for _ in range(workers)]

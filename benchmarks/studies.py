@@ -18,10 +18,8 @@ import pandas as pd
 
 from mtg_lab import read_manifest
 from mtg_lab.comparison import conduct
-from mtg_lab.manifest import Manifest
-from mtg_lab.protocol import protocol_attrs, read_scores
+from mtg_lab.protocol import protocol_attrs
 from mtg_lab.recipes import Recipe, override
-from mtg_lab.runs import Run
 
 Tables = tuple[pd.DataFrame, ...]  # of one run: its scores first, one line of facts last
 GridKey = tuple[str, str, int]  # arm, settings in words, seed
@@ -70,14 +68,6 @@ def over_grid(arms: Arms, options: argparse.Namespace, called: Callable[[str], s
                 recipes[arm, words, seed] = recipe
     check_options(recipes, [*fixed, *(k for _, point in grid for k in point)])
     return recipes
-
-
-def kept_scores(run: Run, cohort: Manifest, split: str, out: Path) -> pd.DataFrame:
-    """Scores of all subsets; what ``out`` keeps, also of a study that was stopped, is not scored again."""
-    from mtg_lab.evaluation import evaluate
-
-    path = out / "scores" / f"{run.digest}-{split}.csv"
-    return read_scores(path) if path.is_file() else evaluate(run, cohort, split, out=path)
 
 
 def change(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:

@@ -66,7 +66,8 @@ def compare(
             read_manifest(path).materialise(jobs)
     work = partial(_scored, split=split, manifest=manifest, threads=threads if jobs > 1 else 0, protocol=protocol)
     found = {key: job.result() for key, job in conduct(tasks, work, jobs)}
-    tables = [found[key].assign(arm=key[0], seed=key[1], run=tasks[key].digest()) for key in tasks]
+    cohorts: dict[str, str] = {}
+    tables = [found[key].assign(arm=key[0], seed=key[1], run=tasks[key].digest(cohorts)) for key in tasks]
     check_comparable(tables)
     table = pd.concat(tables, ignore_index=True)
     first = ["arm", "seed", "run"]

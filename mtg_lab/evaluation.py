@@ -123,6 +123,8 @@ def evaluate(
         chosen_by, wanted = NAMED, list(dict.fromkeys(vocabulary.parse_subset(s, scored) for s in subsets))
     if not wanted:
         raise InputError(f"no subset to score; name some of {', '.join(scored)}, as in t1c+t2f, or leave them out")
+    if not any(s <= set(subject.images) for subject in cohort for s in wanted):
+        raise InputError(f"{cohort.path}: no subject of split {split} has all modalities of a wanted subset")
     names = [vocabulary.subset_name(s, run.modalities) for s in wanted]
     cohort.materialise()
     samples = cached_dataset(cohort.subjects, run.modalities, run.recipe.preprocessing)
@@ -150,25 +152,22 @@ def evaluate(
         if not possible:
             continue
         sample, length = samples[number], _diagonal(subject, settings)
+        brain, truth = sample["brain"][0] > 0, region_masks(sample["label"][0], truth_regions)
         masks = [torch.tensor([m in s for m in run.modalities]) for _, s in possible]
-        truth = region_masks(sample["label"][0], truth_regions)
-        decoded = decode(backbone, sample["image"], masks, chosen, overlap, brain=sample["brain"][0] > 0)
+        decoded = decode(backbone, sample["image"], masks, chosen, overlap, brain=brain)
         mine = [
             {"subject": subject.name, "site": subject.site, "subset": name, "modalities": len(subset),
              "region": region, "metric": metric, "value": value}
             for (name, subset), answer in zip(possible, decoded, strict=True)
-            for region, metric, value in scoring(answer, truth, members, sample["brain"][0] > 0, length)
+            for region, metric, value in scoring(answer, truth, members, brain, length)
         ]  # fmt: skip
         rows += mine
         if stream:
             stream.add(subject.name, mine)
-    if not rows:
-        raise InputError(f"{cohort.path}: no subject of split {split} has all modalities of a wanted subset")
     table = pd.DataFrame(rows).assign(protocol=protocol.digest())
     table.attrs["protocol"] = asdict(protocol)
-    if stream and out is not None:
-        save_scores(table, out)
-        stream.close()
+    if stream:
+        stream.close(table)
     return table
 
 

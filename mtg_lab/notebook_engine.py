@@ -1,6 +1,6 @@
 """The papermill engine that runs our notebooks: a client that cannot hang on widgets, and faults that stay readable.
 
-This module imports papermill; reach it through :class:`mtg_lab.notebooks.PollingEngine`, which costs nothing to import.
+This module imports papermill; reach it through :class:`mtg_lab.notebook_run.PollingEngine`, whose import costs nothing.
 """
 
 from __future__ import annotations

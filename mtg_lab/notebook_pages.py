@@ -17,7 +17,7 @@ from mtg_lab.files import write_text
 if TYPE_CHECKING:
     from nbconvert import HTMLExporter
 
-    from mtg_lab.notebooks import Outcome
+    from mtg_lab.notebook_run import Outcome
 
 Table = list[dict[str, Any]]
 _TEMPLATE = "page.html.j2"

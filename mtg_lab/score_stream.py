@@ -7,11 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
 from mtg_lab.files import write_text
-from mtg_lab.protocol import Protocol
+from mtg_lab.protocol import Protocol, save_scores
 
 
 def stream_file(scores: str | Path) -> Path:
@@ -28,14 +29,14 @@ class ScoreStream:
         protocol: under which they come about. What is kept of another network or protocol is begun anew.
 
     Attributes:
-        kept: subject to its rows, those of an interrupted scoring first.
+        kept: subject to its rows, of a scoring that was interrupted.
 
     Raises:
         InputError: the folder cannot be written to.
     """
 
     def __init__(self, scores: str | Path, network: nn.Module, protocol: Protocol):
-        self.path = stream_file(scores)
+        self.scores, self.path = scores, stream_file(scores)
         self.head = json.dumps({"network": _weights(network), "protocol": asdict(protocol)})
         self.kept: dict[str, list[dict[str, Any]]] = dict(self._read())
         # A line that a crash has torn is left out, so that the next one does not hang on to it.
@@ -43,13 +44,13 @@ class ScoreStream:
 
     def add(self, subject: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep a subject's rows; they are on disk when this returns."""
-        self.kept[subject] = [dict(row) for row in rows]
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps([subject, self.kept[subject]]) + "\n")
+            stream.write(json.dumps([subject, rows]) + "\n")
 
-    def close(self) -> None:
-        """The table is whole and stored: forget what was kept for it."""
-        self.path.unlink(missing_ok=True)
+    def close(self, table: pd.DataFrame) -> None:
+        """Store the table, which is whole, and forget what was kept for it."""
+        save_scores(table, self.scores)
+        self.path.unlink()
 
     def _read(self) -> list[tuple[str, list[dict[str, Any]]]]:
         try:

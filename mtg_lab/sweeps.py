@@ -16,11 +16,13 @@ import pandas as pd
 from mtg_lab.comparison import conduct
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
-from mtg_lab.manifest import read_manifest
+from mtg_lab.manifest import Manifest, read_manifest
 from mtg_lab.missingness import Missingness
 from mtg_lab.progress import progress
 from mtg_lab.protocol import check_comparable, protocol_attrs, read_scores, save_scores
 from mtg_lab.recipes import Recipe, override, preset
+from mtg_lab.runs import Run
+from mtg_lab.score_stream import stream_file
 
 _OWN = ("method", "backbone", "seed", "missing", "teacher")
 _FACTS = ("seconds", "seconds_per_step", "peak_memory_mb", "processes", "device_name")
@@ -97,8 +99,8 @@ def sweep(
 
     Returns:
         What is in ``runs.csv``: arm, seed, run (its hash), status (``done`` or ``failed``), attempts, dice (mean), dice
-        by number of missing sequences, parameters, seconds (of training), seconds_per_step, scoring_seconds,
-        peak_memory_mb, processes, device_name, error.
+        by number of missing sequences, parameters, seconds (of training), seconds_per_step, scoring_seconds (not known
+        where a scoring was interrupted), peak_memory_mb, processes, device_name, error.
 
     Raises:
         InputError: no recipe, an unknown split, or ``out`` cannot be written to.
@@ -124,7 +126,7 @@ def sweep(
                 # The same input is refused again; anything else may have been the machine.
                 if fault and not isinstance(fault, InputError):
                     again[key] = left[key]
-                lines[key] = {"arm": key[0], "seed": key[1], "attempts": attempt} | facts
+                lines[key] = {"arm": key[0], "seed": key[1], "run": facts["run"], "attempts": attempt} | facts
                 bar.update(attempt == 1)
                 bar.set_postfix_str(f"{key[0]}, seed {key[1]}: {facts.get('dice', facts['status'])}")
                 table = _write_runs(lines, recipes, out)
@@ -182,7 +184,6 @@ def _trained_and_scored(recipe: Recipe, split: str, out: str, cache: str, thread
     """In a worker: facts of a run, whose scores lie in ``out`` afterwards; small, as they travel."""
     import torch
 
-    from mtg_lab.evaluation import evaluate
     from mtg_lab.training import train
 
     os.environ["MTG_LAB_CACHE"] = cache
@@ -190,14 +191,15 @@ def _trained_and_scored(recipe: Recipe, split: str, out: str, cache: str, thread
         torch.set_num_threads(threads)
     run = train(recipe)
     path, started = _scores_of(Path(out), run.digest, split), perf_counter()
-    beside = path.with_suffix(".facts.json")  # written last
-    if beside.is_file():
-        scores, facts = read_scores(path), json.loads(beside.read_text())
-    else:
-        scores = evaluate(run, recipe.cohort(), split, out=path)
+    whole = not (path.is_file() or stream_file(path).is_file())
+    scores = kept_scores(run, recipe.cohort(), split, Path(out))
+    beside = path.with_suffix(".facts.json")
+    if not beside.is_file():
+        # Of a scoring that was interrupted the rest alone was timed, which tells nothing.
         facts = {"parameters": sum(p.numel() for p in run.backbone().parameters()),
-                 "scoring_seconds": round(perf_counter() - started, 2)}  # fmt: skip
+                 "scoring_seconds": round(perf_counter() - started, 2) if whole else None}  # fmt: skip
         write_text(beside, json.dumps(facts))
+    facts = json.loads(beside.read_text())
     lacking = scores["modalities"].max() - scores["modalities"]
     by_number = {f"dice_{n}_missing": part.mean() for n, part in scores["value"].groupby(lacking)}
     return {
@@ -209,14 +211,20 @@ def _trained_and_scored(recipe: Recipe, split: str, out: str, cache: str, thread
     }
 
 
+def kept_scores(run: Run, cohort: Manifest, split: str, out: Path) -> pd.DataFrame:
+    """Scores of all subsets, from ``out/scores`` where they are, else made and kept there."""
+    from mtg_lab.evaluation import evaluate
+
+    path = _scores_of(out, run.digest, split)
+    return read_scores(path) if path.is_file() else evaluate(run, cohort, split, out=path)
+
+
 def _scores_of(out: Path, digest: str, split: str) -> Path:
     return out / "scores" / f"{digest}-{split}.csv"
 
 
 def _write_runs(lines: Mapping[RunKey, Mapping[str, Any]], recipes: Mapping[RunKey, Recipe], out: Path) -> pd.DataFrame:
     table = pd.DataFrame([lines[key] for key in recipes if key in lines])
-    first = ["arm", "seed", "run"]
-    table = table[first + [c for c in table.columns if c not in first]]
     with written_aside(out / "runs.csv") as aside:
         table.to_csv(aside, index=False)
     return table

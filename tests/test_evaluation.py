@@ -577,4 +577,5 @@ def test_a_cohort_where_nobody_has_the_subset_is_told(run, cohort, tmp_path):
         return table
 
     with pytest.raises(InputError, match="no subject of split test has all modalities of a wanted subset"):
-        evaluate(run, edited(cohort, tmp_path, lose), subsets=["t1c"])
+        evaluate(run, edited(cohort, tmp_path, lose), subsets=["t1c"], out=tmp_path / "new" / "scores.csv")
+    assert not (tmp_path / "new").exists()

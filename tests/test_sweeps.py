@@ -16,6 +16,7 @@ from mtg_lab.evaluation import evaluate
 from mtg_lab.files import cache_folder
 from mtg_lab.protocol import read_scores
 from mtg_lab.recipes import override, preset
+from mtg_lab.score_stream import stream_file
 from mtg_lab.sweeps import read_sweep_folder, recipes_of, sweep
 
 
@@ -162,6 +163,20 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path):
     (tmp_path / "runs.csv").write_text("arm,seed,status,error\na,0,done,\n")
     with pytest.raises(InputError, match=r"has no scores\.csv: its runs were not scored alike"):
         read_sweep_folder(tmp_path)
+
+
+def test_the_rest_of_an_interrupted_scoring_is_not_told_as_its_time(tiny_recipe, here, tmp_path):
+    recipes = {("a", 0): tiny_recipe(steps=2, seed=8150)}
+    run = sweep(recipes, tmp_path, here)["run"][0]
+    path = tmp_path / "scores" / f"{run}-test.csv"
+    whole = read_scores(path)
+    for left in (path, path.with_suffix(".facts.json")):
+        left.unlink()
+    stream_file(path).touch()
+    table = sweep(recipes, tmp_path, here)
+    assert table["scoring_seconds"].isna().all()
+    assert table["parameters"].notna().all()
+    pd.testing.assert_frame_equal(read_scores(path), whole)
 
 
 # --- a lost worker --------------------------------------------------------------------------------------------------

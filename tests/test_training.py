@@ -270,17 +270,21 @@ def test_interrupted_twice_before_the_first_step_as_well(finished, tmp_path):
     assert_same_bits(train(finished.recipe, tmp_path / "stopped"), finished)
 
 
+def interrupt_third_call(patch, owner, name):
+    whole, calls = getattr(owner, name), iter(range(9))
+
+    def interrupted(*args):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        whole(*args)
+
+    patch.setattr(owner, name, interrupted)
+
+
 def test_an_interruption_inside_a_step_goes_back_to_the_last_checkpoint(finished, tmp_path, monkeypatch):
     """Weights are one step ahead of their average at that moment: such a state is never stored."""
     with monkeypatch.context() as patch:
-        update, calls = training.AveragedModel.update_parameters, iter(range(9))
-
-        def interrupted(self, model):
-            if next(calls) == 2:
-                raise KeyboardInterrupt
-            update(self, model)
-
-        patch.setattr(training.AveragedModel, "update_parameters", interrupted)
+        interrupt_third_call(patch, training.AveragedModel, "update_parameters")
         with pytest.raises(KeyboardInterrupt):
             train(finished.recipe, tmp_path / "stopped", checkpoint_steps=1)
     assert_same_bits(train(finished.recipe, tmp_path / "stopped"), finished)
@@ -290,14 +294,7 @@ def test_an_interruption_inside_a_step_goes_back_to_the_last_checkpoint(finished
 def test_an_interruption_while_gradients_are_formed_loses_no_step(finished, tmp_path, monkeypatch):
     """Most of a step's time; until the method has seen them nothing of its state has changed."""
     with monkeypatch.context() as patch:
-        form, calls = training.Accelerator.backward, iter(range(9))
-
-        def interrupted(self, loss):
-            if next(calls) == 2:
-                raise KeyboardInterrupt
-            form(self, loss)
-
-        patch.setattr(training.Accelerator, "backward", interrupted)
+        interrupt_third_call(patch, training.Accelerator, "backward")
         with pytest.raises(KeyboardInterrupt):
             train(finished.recipe, tmp_path / "stopped")
     assert_same_bits(train(finished.recipe, tmp_path / "stopped"), finished)

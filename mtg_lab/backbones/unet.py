@@ -94,7 +94,7 @@ class UNet(ModalityBackbone):
         (z,), first = latents, self.stem.conv1.conv
         count, size = len(self.modalities), z.shape[-3:]
         padded = self._padded(as_channels(z))
-        weights = first.weight.unflatten(1, (count, -1)).transpose(0, 1)  # [M, width, C, 3, 3, 3]
+        weights = self._first_weights()
         convolve = partial(convolved, padding=first.padding)
         shares = apart(convolve(padded, weights.flatten(0, 1), groups=count), [first.out_channels] * count)
 
@@ -113,7 +113,7 @@ class UNet(ModalityBackbone):
         if self._fills_otherwise():
             return super().decode_alone(latents, sample, modality)
         (z,), first = latents, self.stem.conv1.conv
-        weights = first.weight.unflatten(1, (len(self.modalities), -1)).transpose(0, 1)  # [M, width, C, 3, 3, 3]
+        weights = self._first_weights()
         # The anchor, which may stand for the others, is the mixture of what is there: the one modality again.
         chosen = weights.sum(dim=0).expand_as(weights) if self.mixture.fill == "anchor" else weights
         asked = [(modality == m).nonzero()[:, 0] for m in range(len(self.modalities))]
@@ -124,6 +124,10 @@ class UNet(ModalityBackbone):
         ])  # fmt: skip
         entered = taken(entered, torch.cat(asked).argsort())
         return self._u_net(self.stem.after(entered), z.shape[-3:])
+
+    def _first_weights(self) -> Tensor:
+        """Those of the first convolution by modality: [M, width, C, 3, 3, 3]."""
+        return self.stem.conv1.conv.weight.unflatten(1, (len(self.modalities), -1)).transpose(0, 1)
 
     def _fills_otherwise(self) -> bool:
         """Whether a network made from this one has a way of its own to decode, of which the shortcuts know nothing."""
