@@ -66,9 +66,16 @@ _PRESET = click.option("--preset", type=click.Choice(["smoke", "lab", "paper"]),
 @click.option("--spacing", default=2.0, metavar="MM", help="voxel size in mm")
 @click.option("--protocol", default="standard", type=click.Choice(["standard", "extended"]),
               help="extended adds adc and rcbv to the four sequences")  # fmt: skip
+@click.option(
+    "--with",
+    "ingredients",
+    default="",
+    metavar="WORDS",
+    help="beyond the plain phantom: all, all-artefacts, lesions+scanners; a wrong word lists them",
+)
 @click.option("--workers", default=None, type=click.IntRange(1), help="processes; by default one a core")
 def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: float, protocol: str,
-            workers: int | None) -> None:  # fmt: skip
+            ingredients: str, workers: int | None) -> None:  # fmt: skip
     """Write a synthetic cohort: gliomas in four or six sequences, with labels and a manifest."""
     from mtg_lab import phantom as generator
     from mtg_lab.files import make_folder
@@ -79,12 +86,14 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
         raise click.UsageError("give either --out DIR or --default")
     if default and protocol != "standard":
         raise click.UsageError("the committed cohort has four sequences; give --out DIR with --protocol extended")
+    if default and ingredients:
+        raise click.UsageError("the committed cohort is the plain phantom; give --out DIR with --with")
     if out is None:
         cohort = read_manifest().materialise(workers)
         click.echo(f"{len(cohort)} subjects of {cohort.path}: {_root(cohort.subjects[0])}")
         return
     try:
-        rows = generator.cohort_rows(subjects, seed, spacing, protocol)
+        rows = generator.cohort_rows(subjects, seed, spacing, protocol, ingredients)
     except ValueError as fault:
         raise InputError(str(fault)) from fault
     make_folder(out)

@@ -15,7 +15,7 @@ from mtg_lab.files import cache_folder, content_fingerprint, is_there, make_fold
 from mtg_lab.manifest_files import own_schema, read_cells
 from mtg_lab.schemas import LabelSchema
 
-RESERVED = ("subject", "split", "site", "seed", "schema", "label", "mask")
+RESERVED = ("subject", "split", "site", "seed", "ingredients", "schema", "label", "mask")
 SPLITS = ("train", "val", "test")
 
 
@@ -26,6 +26,8 @@ class Subject:
     Attributes:
         images: modality to file, absent modalities left out; ``a.nii.gz[2]`` is the third volume of a 4-D file.
         seed: seed of a synthetic subject, None for a real one.
+        ingredients: what a synthetic subject has beyond the plain phantom, in the one form of
+            :func:`mtg_lab.phantom.chosen_ingredients`.
         definition: the schema itself, where a file beside the manifest defines it.
     """
 
@@ -37,6 +39,7 @@ class Subject:
     mask: Path | None = None
     site: str | None = None
     seed: int | None = None
+    ingredients: tuple[str, ...] = ()
     definition: LabelSchema | None = None
 
     @property
@@ -162,7 +165,8 @@ def subject_fingerprint(subject: Subject) -> str:
         from mtg_lab import phantom
 
         _, spacing = _root_and_spacing(subject)
-        return f"phantom-{phantom.GENERATOR_VERSION}-{subject.seed}-{subject.site}-{spacing:g}"
+        plain = f"phantom-{phantom.GENERATOR_VERSION}-{subject.seed}-{subject.site}-{spacing:g}"
+        return "-".join([plain, *subject.ingredients])
     for column, path in subject.files.items():
         _check_file(subject, column, path)
     return "-".join(content_fingerprint(p) for _, p in sorted(subject.files.items()))
@@ -274,6 +278,13 @@ def _row_fault(
     if row.get("seed") and row.get("site") not in (sites := _phantom_sites()):
         found = f"found {row.get('site', '')!r}, fill 'site'"
         return f"subject {name}: a row with a seed needs one of the sites {', '.join(sites)}; {found}"
+    if row.get("ingredients"):
+        if not row.get("seed"):
+            return f"subject {name}: a real subject has no ingredients; empty the cell or give a seed"
+        try:
+            _ingredients(row)
+        except ValueError as unknown:
+            return f"subject {name}: {unknown}"
     if not any(row[m] for m in modalities):
         return f"subject {name}: the row is empty, no modality has a file; fill one or drop it"
     if row.get("label") and not row.get("schema"):
@@ -292,7 +303,8 @@ def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path, ow
     if seed is not None and not all(map(is_there, files.values())):
         from mtg_lab import phantom
 
-        mine = f"-{seed}{row['site']}"  # phantom-001 of another seed or site is another patient
+        # phantom-001 of another seed, site or other ingredients is another patient
+        mine = "-".join([f"-{seed}{row['site']}", *_ingredients(row)])
         files = {c: cache_folder("phantom", f"v{phantom.GENERATOR_VERSION}") / row[c] for c in files}
         files = {c: p.parent.with_name(p.parent.name + mine) / p.name for c, p in files.items()}
     return Subject(
@@ -304,8 +316,17 @@ def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path, ow
         mask=files.get("mask"),
         site=row.get("site") or None,
         seed=seed,
+        ingredients=_ingredients(row),
         definition=own if own and row.get("schema") == own.name else None,
     )
+
+
+def _ingredients(row: Mapping[str, str]) -> tuple[str, ...]:
+    if not row.get("ingredients"):
+        return ()
+    from mtg_lab import phantom
+
+    return phantom.chosen_ingredients(row["ingredients"])
 
 
 def _phantom_sites() -> tuple[str, ...]:
@@ -338,7 +359,7 @@ def _synthesise(subjects: Sequence[Subject], workers: int | None) -> None:
         if wrong := [c for c, path in s.files.items() if path != folder / names.get(c, "")]:
             mend = f"name its file {names[wrong[0]]}" if wrong[0] in names else "leave its cell empty"
             raise InputError(f"subject {s.name}: no phantom has the {wrong[0]} {s.files[wrong[0]]}; {mend}")
-        row = {"subject": s.name, "site": s.site, "seed": s.seed}
+        row = {"subject": s.name, "site": s.site, "seed": s.seed, "ingredients": "+".join(s.ingredients)}
         row |= {column: str((folder / name).relative_to(root)) for column, name in names.items()}
         groups.setdefault(place, []).append(row)
     for (root, spacing), rows in groups.items():

@@ -127,6 +127,7 @@ CASES: dict[str, Callable[[Place], tuple]] = {
     "a column without a name": lambda p: ("doctor", table(p, "subject,t1c,\nP1,a.nii,b.nii\n")),
     "one modality under two names": lambda p: ("doctor", table(p, "subject,flair,t2f\nP1,a.nii,b.nii\n")),
     "a plus in a modality's name": lambda p: ("doctor", table(p, "subject,dwi+adc\nP1,a.nii\n")),
+    "a real subject with ingredients": lambda p: p.evaluate(p.manifest(ingredients="all")),
     "no modality": lambda p: ("doctor", table(p, "subject,label,schema\nP1,a.nii,lesion\n")),
     "a row with too few cells": lambda p: p.evaluate(table(p, "subject,split,t1c\nP1,test\n")),
     "a row without a name": lambda p: p.evaluate(table(p, "subject,split,t1c\n,test,a.nii\n")),
@@ -185,6 +186,7 @@ CASES: dict[str, Callable[[Place], tuple]] = {
     # phantom
     "a phantom of huge voxels": lambda p: ("phantom", "--spacing", "7", "--out", p.out("cohort")),
     "a phantom of a negative seed": lambda p: ("phantom", "--seed", "-1", "--out", p.out("cohort")),
+    "a phantom with an unknown ingredient": lambda p: ("phantom", "--with", "all-salt", "--out", p.out("cohort")),
     "a phantom into a file": lambda p: ("phantom", "--out", p.file("file") / "cohort"),
     # train
     "an unknown method": lambda p: p.train("--method", "magic"),

@@ -186,7 +186,8 @@ class Person:
     """One healthy brain: an affine map and smooth displacements into the atlas, and the width of its CSF spaces.
 
     `warps` are three-component displacements from coarse (shape of the head) to fine (course of the gyri), each with
-    its amplitude in mm; `sulcal_width` and `ventricles` grow with age; `edge` makes the skull strip uneven.
+    its amplitude in mm; `sulcal_width` and `ventricles` grow with age; `edge` makes the skull strip uneven; `lopsided`
+    is how much wider the right ventricle is than the left.
     """
 
     matrix: NDArray[np.float64]
@@ -195,6 +196,7 @@ class Person:
     sulcal_width: float
     ventricles: float
     edge: Field
+    lopsided: float = 0.0
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Person:
@@ -216,6 +218,24 @@ class Person:
         sulcal_width, ventricles = 0.4 + 0.9 * age + rng.normal(0, 0.1), 1.3 * age - 0.5 + rng.normal(0, 0.15)
         return cls(matrix, warps, sulci, float(sulcal_width), float(ventricles), edge)
 
+    def further(self, rng: np.random.Generator) -> Person:
+        """The same person further from the average: form, ventricles, atrophy, two unequal halves."""
+        # The fine displacements are near the steepness at which they would fold.
+        ranges = [(0.7, 1.7) if fields[0].knots_mm > 15 else (0.8, 1.25) for _, fields in self.warps]
+        warps = tuple(
+            (amplitude * float(rng.uniform(*span)), fields)
+            for span, (amplitude, fields) in zip(ranges, self.warps, strict=True)
+        )
+        stretch = np.diag(np.exp(rng.uniform(-0.035, 0.035, 3)))
+        return replace(
+            self,
+            matrix=self.matrix @ stretch,
+            warps=warps,
+            sulcal_width=float(self.sulcal_width + rng.normal(0.05, 0.25)),
+            ventricles=float(self.ventricles + rng.uniform(-0.3, 0.9)),
+            lopsided=float(np.clip(rng.normal(0, 0.3), -0.7, 0.7)),
+        )
+
     def to_atlas_mm(self, grid: Grid) -> Array:
         """Where in the atlas each voxel of a grid comes from, [3, X, Y, Z], mm."""
         axes = [grid.axis_mm(a) - np.float32(BRAIN_CENTRE_MM[a]) for a in range(3)]
@@ -228,8 +248,11 @@ class Person:
                 atlas_mm[i] += np.float32(amplitude) * fields[i].on(grid)
         atlas = load_atlas(0.0)
         widening = [atlas.coarse.sample(atlas.widening_mm[i], atlas_mm) for i in range(3)]
+        width: Array | np.float32 = np.float32(self.ventricles)
+        if self.lopsided:
+            width = width + np.float32(self.lopsided) * np.tanh(atlas_mm[0] / 12)
         for i in range(3):
-            atlas_mm[i] -= np.float32(self.ventricles) * widening[i]
+            atlas_mm[i] -= width * widening[i]
         return atlas_mm
 
     def tissues(self, atlas: Atlas, atlas_mm: Array, sulci: Array) -> dict[str, Array]:
@@ -249,6 +272,14 @@ class Person:
         for name, outside in (("depth_mm", -20.0), ("ventricle", 0.0), ("rim", 0.0), ("nuclei", 0.0)):
             fractions[name] = atlas.grid.sample(getattr(atlas, name), atlas_mm, outside=outside)
         return fractions
+
+
+def hindbrain(atlas_mm: Array) -> Array:
+    """Share of cerebellum and brain stem, 0..1, at atlas positions [3, ...]; edges of some millimetres."""
+    x, y, z = atlas_mm
+    cerebellum = np.clip((-10 - z) / 5, 0, 1) * np.clip((-40 - y) / 5, 0, 1)
+    stem = np.clip((-6 - z) / 5, 0, 1) * np.clip((18 - np.abs(x)) / 4, 0, 1) * np.clip((-12 - y) / 5, 0, 1)
+    return np.maximum(cerebellum, stem)
 
 
 def _folia(atlas_mm: Array, uneven: Array) -> Array:

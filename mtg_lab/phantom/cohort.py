@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -16,9 +16,13 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from .atlas import Array, Atlas, Grid, Person, load_atlas
+from .artefacts import Mishaps, Strip
+from .atlas import Array, Atlas, Grid, Person, hindbrain, load_atlas
+from .contents import Contents
+from .ingredients import chosen_ingredients, stream
 from .maps import EXTENDED, Physiology, Scene, acquire_maps
-from .signal import MODALITIES, SITES, Body, acquire, weigh
+from .scanners import at_field, dosed, draw_scanner
+from .signal import MODALITIES, SCALP, SITES, Body, acquire, weigh
 from .tumour import Biology, Tumour, divide, grow_tumour
 from .vessels import Vessels
 
@@ -50,6 +54,8 @@ class _Patient:
     vessels: Vessels
     body: Body
     tumour: Tumour
+    contents: Contents
+    strip: Strip | None
 
 
 def _check(seed: int, spacing_mm: float, site: str = "A", protocol: str = "standard") -> None:
@@ -63,13 +69,22 @@ def _check(seed: int, spacing_mm: float, site: str = "A", protocol: str = "stand
         raise ValueError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
 
 
-def _patient(seed: int) -> _Patient:
+def _patient(seed: int, ingredients: tuple[str, ...] = ()) -> _Patient:
     """Everything about a patient that no scanner changes."""
     # One stream an organ: a new draw in one leaves the others as they were.
-    person, vessels, body, biology, growth = (np.random.default_rng([seed, stream]) for stream in range(5))
-    whole = Person.draw(person)
-    kind = Biology.draw(biology)
-    return _Patient(whole, Vessels.draw(vessels), Body.draw(body), grow_tumour(whole, kind, growth))
+    person, vessels, body, biology, growth = (np.random.default_rng([seed, organ]) for organ in range(5))
+    whole, flesh = Person.draw(person), Body.draw(body)
+    kind = Biology.draw_any(stream(seed, "lesions")) if "lesions" in ingredients else Biology.draw(biology)
+    if "anatomy" in ingredients:
+        rng = stream(seed, "anatomy")
+        whole = whole.further(rng)
+        grey, white = rng.normal(0, [0.08, 0.06])
+        flesh = replace(flesh, hindbrain=(float(grey), float(white)))
+    contents = Contents.draw(seed, ingredients)
+    flesh = replace(flesh, tissues=MappingProxyType({**flesh.tissues, **contents.tissues, "scalp": SCALP}))
+    tumour = grow_tumour(whole, kind, growth, tracts="tracts" in ingredients)
+    strip = Strip.draw(seed) if "stripping" in ingredients else None
+    return _Patient(whole, Vessels.draw(vessels), flesh, tumour, contents, strip)
 
 
 def _atlas_for(grid: Grid) -> Atlas:
@@ -83,7 +98,10 @@ def _anatomy(patient: _Patient, grid: Grid) -> dict[str, Any]:
     atlas = _atlas_for(grid)
     atlas_mm = person.to_atlas_mm(grid)
     depth = atlas.grid.sample(atlas.depth_mm, atlas_mm, outside=-20.0)
-    inside = depth + 1.1 * person.edge.on(grid) > 0.4
+    edge = 1.1 * person.edge.on(grid)
+    if patient.strip:
+        edge = edge + patient.strip.on(grid)
+    inside = depth + edge > 0.4
     points = grid.points_mm()[:, inside]
     push = np.stack([tumour.push_grid.sample(tumour.push_mm[i], points) for i in range(3)])
     before = points - push
@@ -91,17 +109,16 @@ def _anatomy(patient: _Patient, grid: Grid) -> dict[str, Any]:
     moved = np.stack([grid.sample(atlas_mm[i], before) for i in range(3)])
     tissue = person.tissues(atlas, moved, person.sulci.on(grid)[inside])
     parts = divide(tumour, grid, inside, before, tissue["csf"])
-    return {"inside": inside, "tissue": tissue, "parts": parts, "atlas_mm": moved, "push_mm": push}
+    return {"inside": inside, "tissue": tissue, "parts": parts, "atlas_mm": moved, "push_mm": push, "before_mm": before}
 
 
 def _core_mm(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> Array:
     """Distance to the core's surface at the brain's voxels, mm, positive inside."""
-    before = grid.points_mm()[:, maps["inside"]] - maps["push_mm"]
-    return patient.tumour.grid.sample(patient.tumour.core_mm, before, outside=-60.0)
+    return patient.tumour.grid.sample(patient.tumour.core_mm, maps["before_mm"], outside=-60.0)
 
 
-def _fractions(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> dict[str, Array]:
-    """Share of every tissue at the brain's voxels; they sum to one."""
+def _fractions(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> tuple[dict[str, Array], NDArray[np.uint8]]:
+    """Share of every tissue at the brain's voxels, which sum to one, and the label there."""
     tissue, parts = maps["tissue"], maps["parts"]
     shares = {name: getattr(parts, name) for name in _TUMOUR_TISSUES}
     tumour = np.clip(sum(shares.values()), 0, 1)
@@ -115,12 +132,19 @@ def _fractions(patient: _Patient, grid: Grid, maps: dict[str, Any]) -> dict[str,
     shares |= {name: tissue[name] * rest for name in ("gm", "wm", "csf")} | extra
     scarred = shares["wm"] * patient.body.gliosis(grid, maps["inside"], tissue["rim"])
     shares |= {"wm": shares["wm"] - scarred, "gliosis": scarred}
+    if patient.strip:
+        skull = np.clip(-0.5 - tissue["depth_mm"], 0, 1)
+        shares = {name: share * (1 - skull) for name, share in shares.items()} | {"scalp": skull}
+    shares, taken = patient.contents.fill(shares, grid, maps["inside"], maps["before_mm"], patient.tumour.seeds_mm[0])
     total = np.maximum(sum(shares.values()), np.float32(1e-6))
-    return {name: (share / total).astype(np.float32) for name, share in shares.items()}
+    fractions = {name: (share / total).astype(np.float32) for name, share in shares.items()}
+    return fractions, np.where(taken, 0, parts.label).astype(np.uint8)
 
 
-def synthesise(seed: int, site: str, spacing_mm: float = 2.0, protocol: str = "standard") -> PhantomCase:
-    """Make one patient, bit-identical for the same seed, site and spacing in one version of the generator.
+def synthesise(
+    seed: int, site: str, spacing_mm: float = 2.0, protocol: str = "standard", ingredients: str | Collection[str] = ""
+) -> PhantomCase:
+    """Make one patient, bit-identical for the same seed, site, spacing and ingredients in one version of the generator.
 
     The same seed is the same patient at every site, spacing and protocol: sites change the scanner, spacing the grid,
     and the extended protocol adds two maps to the same four sequences.
@@ -130,35 +154,44 @@ def synthesise(seed: int, site: str, spacing_mm: float = 2.0, protocol: str = "s
         site: `A`, `B` or `C`, a key of `SITES`.
         spacing_mm: isotropic voxel size, 0.8 to 6 mm; the field of view is 176 x 224 x 176 mm.
         protocol: `standard` (t1n, t1c, t2w, t2f) or `extended` (adc and rcbv as well), a key of `PROTOCOLS`.
+        ingredients: what the patient has beyond the plain phantom, as `chosen_ingredients` takes it; some need more
+            than `spacing_mm` can show. With `scanners` the site is a name only.
 
     Raises:
-        ValueError: unknown site or protocol, spacing out of range, or negative seed.
+        ValueError: unknown site, protocol or ingredient, spacing out of range, or negative seed.
     """
     _check(seed, spacing_mm, site, protocol)
-    grid, scanner, patient = Grid.box(spacing_mm), SITES[site], _patient(seed)
+    chosen = chosen_ingredients(ingredients)
+    grid, scanner, patient = Grid.box(spacing_mm), SITES[site], _patient(seed, chosen)
     maps = _anatomy(patient, grid)
     inside = maps["inside"]
-    fractions = _fractions(patient, grid, maps)
+    fractions, within = _fractions(patient, grid, maps)
     texture = {name: field.on(grid)[inside] for name, field in patient.body.fields.items()}
-    texture["nuclei"] = maps["tissue"]["nuclei"]
+    texture |= {"nuclei": maps["tissue"]["nuclei"], "hindbrain": hindbrain(maps["atlas_mm"])}
     site_number = list(SITES).index(site)
+    body = patient.body
+    if "scanners" in chosen:
+        rng = stream(seed, "scanners", site_number)
+        scanner, tesla = draw_scanner(rng)
+        body = dosed(at_field(body, tesla), rng)
     images: dict[str, NDArray[Any]] = {}
     for channel, modality in enumerate(MODALITIES):
         sequence = scanner.sequences[modality]
-        signal = weigh(sequence, fractions, patient.body, texture, contrast=modality == "t1c")
-        white, csf = (patient.body.tissues[name] for name in ("wm", "csf"))
+        signal = weigh(sequence, fractions, body, texture, contrast=modality == "t1c")
+        white, csf = (body.tissues[name] for name in ("wm", "csf"))
         session = np.random.default_rng([seed, 10 + channel, site_number])
         noise = np.random.default_rng([seed, 20 + channel, site_number, round(1000 * spacing_mm)])
         images[modality] = acquire(
             signal, inside, float(sequence.signal(csf.t1_ms, csf.t2_ms, csf.density)), grid, sequence, scanner,
             float(sequence.signal(white.t1_ms, white.t2_ms, white.density)), session, noise,
+            Mishaps.draw(seed, chosen, channel, site_number),
         )  # fmt: skip
     if protocol == "extended":
         physiology = Physiology.draw(np.random.default_rng([seed, 5]), patient.tumour.biology.grade)
         scene = Scene(grid, inside, fractions, _core_mm(patient, grid, maps))
-        images |= acquire_maps(scene, patient.body, physiology, site, seed, site_number)
+        images |= acquire_maps(scene, body, physiology, site, seed, site_number)
     label = np.zeros(grid.shape, np.uint8)
-    label[inside] = maps["parts"].label
+    label[inside] = within
     biology = patient.tumour.biology
     facts = {
         "seed": int(seed),
@@ -172,22 +205,23 @@ def synthesise(seed: int, site: str, spacing_mm: float = 2.0, protocol: str = "s
         "largest_push_mm": float(np.sqrt((patient.tumour.push_mm**2).sum(axis=0)).max()),
         "seeds_mm": [list(s) for s in patient.tumour.seeds_mm],
         "generator": GENERATOR_VERSION,
+        "ingredients": list(chosen),
     }
     return PhantomCase(images, label, grid.affine, facts)
 
 
-def layers(seed: int, spacing_mm: float = 2.0) -> dict[str, Array]:
+def layers(seed: int, spacing_mm: float = 2.0, ingredients: str | Collection[str] = "") -> dict[str, Array]:
     """The maps a patient is built from, for looking at: name to [X, Y, Z] float32 ([3, X, Y, Z] for `push_mm`).
 
-    `healthy_gm healthy_wm healthy_csf` before the tumour; `core_mm` distance to the core's surface, `fluid` of the
+    `healthy_gm healthy_wm healthy_csf` before the tumour; `core_mm` distance to the core's surface, `water` of the
     oedema; `push_mm` the mass effect; then the share of every tissue in the end (`wm gm csf oedema solid enhancing
-    necrosis vessel meninges plexus gliosis`), `brain` and `label`.
+    necrosis vessel meninges plexus gliosis`, and what `ingredients` add), `brain` and `label`.
 
     Raises:
-        ValueError: spacing out of range, or negative seed.
+        ValueError: an unknown ingredient, spacing out of range, or negative seed.
     """
     _check(seed, spacing_mm)
-    grid, patient = Grid.box(spacing_mm), _patient(seed)
+    grid, patient = Grid.box(spacing_mm), _patient(seed, chosen_ingredients(ingredients))
     maps = _anatomy(patient, grid)
     inside = maps["inside"]
 
@@ -200,13 +234,13 @@ def layers(seed: int, spacing_mm: float = 2.0) -> dict[str, Array]:
     healthy = patient.person.tissues(
         atlas, patient.person.to_atlas_mm(grid)[:, inside], patient.person.sulci.on(grid)[inside]
     )
-    before = grid.points_mm()[:, inside] - maps["push_mm"]
+    shares, label = _fractions(patient, grid, maps)
     found = {f"healthy_{name}": volume(healthy[name]) for name in ("gm", "wm", "csf")}
     found["core_mm"] = volume(_core_mm(patient, grid, maps))
-    found["fluid"] = volume(patient.tumour.grid.sample(patient.tumour.oedema, before, outside=0.0))
+    found["water"] = volume(patient.tumour.grid.sample(patient.tumour.oedema, maps["before_mm"], outside=0.0))
     found["push_mm"] = np.stack([volume(component) for component in maps["push_mm"]])
-    found |= {name: volume(share) for name, share in _fractions(patient, grid, maps).items()}
-    return found | {"brain": inside.astype(np.float32), "label": volume(maps["parts"].label)}
+    found |= {name: volume(share) for name, share in shares.items()}
+    return found | {"brain": inside.astype(np.float32), "label": volume(label)}
 
 
 def file_names(subject: str, protocol: str = "standard") -> dict[str, str]:
@@ -247,7 +281,11 @@ def find_protocol(columns: Iterable[str]) -> str:
 
 
 def cohort_rows(
-    subjects: int = 60, seed: int = 0, spacing_mm: float = 2.0, protocol: str = "standard"
+    subjects: int = 60,
+    seed: int = 0,
+    spacing_mm: float = 2.0,
+    protocol: str = "standard",
+    ingredients: str | Collection[str] = "",
 ) -> list[dict[str, Any]]:
     """The manifest rows of a cohort: train, val and test as 36 : 8 : 16, the three sites balanced within each.
 
@@ -255,9 +293,10 @@ def cohort_rows(
     not depend on the size of the cohort; its split does.
 
     Raises:
-        ValueError: no subjects, negative seed, unknown protocol, or spacing out of range.
+        ValueError: no subjects, negative seed, unknown protocol or ingredient, or spacing out of range.
     """
     _check(seed, spacing_mm, protocol=protocol)
+    chosen = "+".join(chosen_ingredients(ingredients))
     if subjects < 1:
         raise ValueError(f"{subjects} subjects make no cohort; ask for at least 1")
     val, test = (max(1, round(subjects * share / 60)) if subjects >= 3 else 0 for share in (8, 16))
@@ -267,13 +306,16 @@ def cohort_rows(
         subject = f"phantom-{i + 1:03d}"
         folder = f"{spacing_mm:g}mm/{subject}"
         row = {"subject": subject, "split": split, "site": list(SITES)[i % len(SITES)], "seed": seed * 100_000 + i}
+        row |= {"ingredients": chosen} if chosen else {}
         rows.append(row | {"schema": SCHEMA} | {c: f"{folder}/{n}" for c, n in file_names(subject, protocol).items()})
     return rows
 
 
 def _materialise_row(row: Mapping[str, Any], root: str, spacing_mm: float) -> str:
     columns = [c for c in (*EXTENDED, "label") if row.get(c)]
-    case = synthesise(int(row["seed"]), str(row["site"]), spacing_mm, find_protocol(columns))
+    case = synthesise(
+        int(row["seed"]), str(row["site"]), spacing_mm, find_protocol(columns), str(row.get("ingredients") or "")
+    )
     write_case(case, (Path(root) / str(row["label"])).parent, str(row["subject"]))
     return str(row["subject"])
 

@@ -50,6 +50,10 @@ _TISSUES: Mapping[str, tuple[float, float]] = MappingProxyType(
     }
 )
 _LOW_GRADE: Mapping[str, tuple[float, float]] = MappingProxyType({"solid": (1320, 1.25)})
+# What a core may hold beside tumour, and what a skull strip leaves; not drawn, as they are in few patients.
+_SELDOM: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"blood": (900, 0.1), "chalk": (700, 0.1), "fluid": (2800, 0.1), "scalp": (1200, 1.0)}
+)
 _TUMOUR = ("solid", "enhancing", "necrosis")
 
 
@@ -100,7 +104,7 @@ class Physiology:
     @classmethod
     def draw(cls, rng: np.random.Generator, grade: str) -> Physiology:
         """Draw a patient of grade `low` or `high`: little spread in healthy tissue, more in the tumour."""
-        diffusion, volume = {}, {}
+        diffusion, volume = ({name: values[i] for name, values in _SELDOM.items()} for i in range(2))
         for name, values in _TISSUES.items():
             adc, cbv = _LOW_GRADE.get(name, values) if grade == "low" else values
             sick = name in (*_TUMOUR, "oedema")

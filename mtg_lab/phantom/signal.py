@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from .artefacts import NONE, Mishaps
 from .atlas import Array, Field, Grid
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
@@ -50,6 +51,9 @@ TISSUES: Mapping[str, Tissue] = MappingProxyType(
         "plexus": Tissue(1800, 150, 0.90, 0.22),
     }
 )
+
+# Dura and fat together, where a skull strip leaves some.
+SCALP = Tissue(480, 75, 0.85, 0.05)
 
 
 @dataclass(frozen=True)
@@ -153,12 +157,16 @@ def shortened(t1_ms: Array | float, t2_ms: Array | float, gadolinium_mm: Array |
 
 @dataclass(frozen=True)
 class Body:
-    """One patient's tissue values (jittered) and the fields that vary them from place to place."""
+    """One patient's tissue values (jittered) and the fields that vary them from place to place.
+
+    `hindbrain` is by how much the logarithm of T1 differs in the grey and white matter of cerebellum and brain stem.
+    """
 
     tissues: Mapping[str, Tissue]
     fields: Mapping[str, Field]
     uptake: float
     ageing: float
+    hindbrain: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Body:
@@ -198,7 +206,8 @@ def weigh(
         sequence: the acquisition.
         fractions: share of each tissue, [voxels] each.
         body: the patient's tissue values.
-        texture: the patient's fields at these voxels, and `nuclei` of the atlas.
+        texture: the patient's fields at these voxels, `nuclei` of the atlas, and `hindbrain` (0..1) where the body has
+            values of its own there.
         contrast: after injection of contrast agent.
     """
     total = np.zeros_like(fractions["wm"])
@@ -214,6 +223,8 @@ def weigh(
         if name in ("wm", "gm"):
             vary += 0.02 * texture["wide"][some]
         t1: Array = tissue.t1_ms * np.exp(vary - (0.35 * texture["nuclei"][some] if name in ("wm", "gm") else 0))
+        if name in ("gm", "wm") and any(body.hindbrain):
+            t1 = t1 * np.exp(np.float32(body.hindbrain[name == "wm"]) * texture["hindbrain"][some])
         t2: Array = tissue.t2_ms * np.exp(1.2 * vary - (0.25 * texture["nuclei"][some] if name == "gm" else 0))
         if contrast:
             spread = np.exp(0.35 * texture["grain"][some] + 0.3 * texture["patch"][some]) if tumour else 1.0
@@ -224,7 +235,7 @@ def weigh(
 
 def acquire(
     signal: Array, inside: NDArray[np.bool_], surround: float, grid: Grid, sequence: Sequence, scanner: Scanner,
-    white: float, session: np.random.Generator, noise: np.random.Generator,
+    white: float, session: np.random.Generator, noise: np.random.Generator, mishaps: Mishaps = NONE,
 ) -> NDArray[np.int16]:  # fmt: skip
     """What the scanner makes of it: thick slices, coil profile, Rician noise, and integers; zero outside the brain.
 
@@ -238,6 +249,7 @@ def acquire(
         white: mean signal of white matter, by which noise and gain are scaled.
         session: drawn from once a scan, the same at every spacing.
         noise: draws a value a voxel.
+        mishaps: what goes wrong.
     """
     image = np.full(inside.shape, surround, np.float32)
     image[inside] = signal
@@ -246,7 +258,7 @@ def acquire(
         image = ndimage.gaussian_filter(image, 0.4 / grid.spacing_mm)
     image = average_slices(image, grid, sequence.thickness_mm, sequence.slice_axis, session)
     bias = scanner.bias * (0.6 * Field.draw(session, 70.0).on(grid) + 0.35 * Field.draw(session, 45.0).on(grid))
-    image *= np.exp(bias)
+    image = mishaps.scanning(image * np.exp(bias), grid)
     # Averaging over larger voxels and thicker slices makes less noise.
     volume = (grid.spacing_mm**2 * max(grid.spacing_mm, sequence.thickness_mm**0.5)) ** 0.5
     sigma = np.float32(scanner.noise * sequence.noise * white * session.uniform(0.7, 1.4) / volume)
@@ -254,9 +266,10 @@ def acquire(
     # Scans reach a common grid by interpolation, which correlates neighbours.
     blur = 0.45 / grid.spacing_mm
     real, imaginary = (ndimage.gaussian_filter(n, blur) for n in (real, imaginary))
-    image = np.hypot(image + sigma * real, sigma * imaginary)
+    image = mishaps.registering(np.hypot(image + sigma * real, sigma * imaginary), grid)
     units = np.rint(image * np.float32(scanner.gain * 0.4 * session.uniform(0.8, 1.25) / white))
-    return np.where(inside, np.clip(units, 1, 4095), 0).astype(np.int16)
+    units, covered = mishaps.filing(np.clip(units, 1, 4095), inside, grid)
+    return np.where(covered, np.maximum(units, 1), 0).astype(np.int16)
 
 
 def average_slices(image: Array, grid: Grid, thickness_mm: float, axis: int, session: np.random.Generator) -> Array:

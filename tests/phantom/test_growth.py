@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtg_lab.phantom.atlas import Field, Grid, Person, displacement, load_atlas
-from mtg_lab.phantom.tumour import grow
+from mtg_lab.phantom.tumour import along_sheets, grow
 
 
 def _seed(shape=(41, 41, 41)):
@@ -76,3 +76,28 @@ def test_tissue_fractions_sum_to_one_where_there_is_brain():
     assert total == pytest.approx(1, abs=1e-5)
     brain_ml = np.count_nonzero(tissue["depth_mm"] > 0) * grid.voxel_ml
     assert 1200 < brain_ml < 2100
+
+
+def test_a_front_runs_along_a_sheet_and_hardly_across():
+    white = np.zeros((40, 40, 40), np.float32)
+    white[18:22] = 1  # a sheet with normal x
+    along = along_sheets(white)
+    assert along.sum(axis=0) == pytest.approx(3, abs=1e-3)
+    assert along.min() > 0.05
+    inside = (slice(17, 23), slice(5, -5), slice(5, -5))
+    assert along[0][inside].max() < 0.5
+    assert along[1][inside].min() > 1.2
+
+    cells = np.zeros(white.shape, np.float32)
+    cells[20, 20, 20] = 0.9
+    diffusion = np.full(white.shape, 0.16, np.float32)
+    spread = grow(cells, diffusion, np.full(white.shape, 0.1, np.float32), 2000, along=along)
+    grown = np.argwhere(spread > 0.5)
+    across, one, other = grown.max(axis=0) - grown.min(axis=0) + 1
+    assert min(one, other) > 1.3 * across
+
+
+def test_a_ball_of_white_matter_has_no_direction_in_its_middle():
+    x, y, z = np.meshgrid(*[np.arange(-16, 17)] * 3, indexing="ij")
+    along = along_sheets((np.sqrt(x**2 + y**2 + z**2) < 12).astype(np.float32))
+    assert along[:, 16, 16, 16] == pytest.approx(1, abs=0.05)
