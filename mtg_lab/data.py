@@ -38,6 +38,7 @@ from mtg_lab.class_voxels import FindClasses
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, written_aside
 from mtg_lab.manifest import Subject, subject_fingerprint
+from mtg_lab.randomisation import randomising
 from mtg_lab.scans import grid_faults, label_fault, load_image, read_voxels
 
 # Part of every cache key: raise it when a transform below changes what it computes.
@@ -251,11 +252,13 @@ class Sampling:
             seen as often as a large one; the rest is centred on background inside the volume. Where a subject lacks a
             label, the others and background share its part.
         augment: flips, intensity scale and shift, and noise.
+        randomise: strength of domain randomisation on top, see :func:`mtg_lab.randomisation.randomising`; 0 is none.
     """
 
     crop_voxels: int = 64
     foreground: float = 0.67
     augment: bool = True
+    randomise: float = 0.0
 
 
 class CropStream(Dataset):
@@ -311,6 +314,7 @@ def crop_transform(sampling: Sampling, classes: int) -> Compose:
             warn=False,  # a subject without some label is no fault: low-grade tumours do not enhance
         ),
     ]
+    steps += randomising(sampling.randomise)  # first, as it tells the brain by what is not zero
     if sampling.augment:
         steps += [
             RandFlipd(keys, prob=0.5, spatial_axis=0),  # left and right are exchangeable, the other axes are not

@@ -120,6 +120,8 @@ class Recipe:
                 f"crops of {self.sampling.crop_voxels} voxels of {self.preprocessing.spacing_mm} mm; give at least 4 "
                 "voxels (sampling.crop_voxels) and a spacing above 0 (preprocessing.spacing_mm)"
             )
+        if not 0 <= self.sampling.randomise <= 3:
+            raise InputError(f"sampling.randomise is {self.sampling.randomise}; it must lie between 0 and 3")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate is {self.learning_rate}; it must be above 0")
         for name in ("weight_decay", "warmup", "averaging"):
@@ -146,8 +148,10 @@ class Recipe:
         """
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("manifest", "teacher")}
         settings = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in settings.items()}
-        if not self.missing:  # so that runs from before this setting keep their names
+        if not self.missing:  # so that runs from before these settings keep their names
             del settings["missing"]
+        if not self.sampling.randomise:
+            del settings["sampling"]["randomise"]
         cohorts = {} if cohorts is None else cohorts
         of_whom = json.dumps([self.manifest, self.limit, self.missing], sort_keys=True)
         if of_whom not in cohorts:

@@ -93,13 +93,14 @@ def test_recipes_of_one_cohort_are_named_by_reading_it_once(tiny_recipe, monkeyp
 SITES = {"rule": "site", "sites": {"B": "-t1c", "C": "t1n+t2w"}}
 
 
-def test_a_recipe_without_missingness_keeps_the_name_it_had_before_there_was_any(tiny_recipe):
-    """The digest as it was computed when no recipe could name missing files."""
+def test_a_recipe_keeps_the_name_it_had_before_it_could_name_missing_files_or_randomise(tiny_recipe):
+    """The digest as it was computed when no recipe could say either."""
     recipe = tiny_recipe()
     settings = {f.name: getattr(recipe, f.name) for f in fields(Recipe)}
     for name in ("manifest", "missing"):
         del settings[name]
     settings |= {"preprocessing": asdict(recipe.preprocessing), "sampling": asdict(recipe.sampling), "version": 5}
+    del settings["sampling"]["randomise"]
     settings |= {"cohort": recipe.cohort().fingerprint(), "teacher": None}
     text = json.dumps(recipes._canonical(settings), sort_keys=True)
     assert recipe.digest() == hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -187,6 +188,7 @@ def test_a_damaged_recipe_is_one_line(tiny_recipe, damage):
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"warmup": 1.5}, "warmup is 1.5; it must lie between 0 and 1"),
+        ({"sampling": Sampling(16, randomise=9)}, "sampling.randomise is 9; it must lie between 0 and 3"),
         ({"averaging": -0.1}, "averaging is -0.1"),
     ],
 )
