@@ -110,6 +110,9 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
 @click.option("--backbone", default="", help="By default the method's usual one: unet for most.")
 @_PRESET
 @click.option("--teacher", default="", metavar="RUN", help="run folder of the teacher, for --method student")
+@click.option(
+    "--start", default="", metavar="RUN", help="run to begin with (fine-tuning): its network, voxel size and crops"
+)
 @click.option("--seed", default=0, type=click.IntRange(0))
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="e.g. steps=500 or method.align_weight=1")
 @click.option(
@@ -124,8 +127,8 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
 @click.option("--accumulate", default=1, type=click.IntRange(1), help="parts of a share, one after another")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="RUN")
 @click.pass_context
-def train(ctx: click.Context, manifest: str, method: str, backbone: str, preset: str, teacher: str, seed: int,
-          changes: tuple[str, ...], missing: str, workers: int, devices: int, accumulate: int,
+def train(ctx: click.Context, manifest: str, method: str, backbone: str, preset: str, teacher: str, start: str,
+          seed: int, changes: tuple[str, ...], missing: str, workers: int, devices: int, accumulate: int,
           out: Path) -> None:  # fmt: skip
     """Train a network; an interrupted run is resumed by the same command, a finished one is not repeated."""
     if devices > 1:
@@ -142,8 +145,12 @@ def train(ctx: click.Context, manifest: str, method: str, backbone: str, preset:
 
         options["missing"] = Missingness.parse(missing).to_json()
     settings = {name: literal(text) for name, text in _pairs(changes, "--set").items()}
+    if start and backbone:
+        raise click.UsageError("--start brings its own network; leave --backbone out")
     named = {"backbone": backbone} if backbone else {}
     recipe = training.preset(preset, method, manifest, seed, **named, **options)
+    if start:
+        recipe = training.begun_with(recipe, training.load_run(start))
     run = training.train(training.override(recipe, settings), out, workers=workers, accumulate=accumulate)
     training.leave_processes()
     click.echo(f"{run.folder}: {run.environment['seconds']:.0f} s on {run.environment['device']}, "

@@ -9,6 +9,7 @@ from typing import Any
 from mtg_lab import backbones, methods, vocabulary
 from mtg_lab.data import Preprocessing, Sampling
 from mtg_lab.errors import InputError
+from mtg_lab.files import content_fingerprint
 from mtg_lab.manifest import Manifest, read_manifest
 from mtg_lab.missingness import Missingness
 
@@ -78,6 +79,8 @@ class Recipe:
         seed: of weights, crops, augmentation and drawn subsets.
         missing: who lacks what in the training split, as :meth:`Missingness.to_json` writes it, such as
             ``{"rule": "uniform", "seed": 3}``; empty for nothing. A teacher's own recipe decides for the teacher.
+        start: folder of the run (or name of one in the box) whose network this one begins with, empty for random
+            weights; see :func:`mtg_lab.runs.begun_with`. It enters the hash by its weights, not by its path.
     """
 
     manifest: str = ""
@@ -98,11 +101,13 @@ class Recipe:
     precision: str = "auto"
     seed: int = 0
     missing: Mapping[str, Any] = field(default_factory=dict)
+    start: str = ""
 
     def __post_init__(self) -> None:
         method = methods.find(self.method)
         object.__setattr__(self, "method_options", methods.checked_options(method, self.method_options))
         object.__setattr__(self, "manifest", str(self.manifest))
+        object.__setattr__(self, "start", str(self.start))
         # In its one form: rules in other words are one recipe, and to miss nothing is no setting.
         rule = Missingness.from_json(self.missing) if self.missing else Missingness()
         object.__setattr__(self, "missing", {} if rule.rule == "complete" else rule.to_json())
@@ -145,6 +150,9 @@ class Recipe:
         Args:
             cohorts: fingerprints of cohorts that are known already, and where a new one is noted: to name many recipes
                 of one cohort, whose files do not change meanwhile, without reading it for each.
+
+        Raises:
+            InputError: as :meth:`cohort`, or ``start`` is no run.
         """
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("manifest", "teacher")}
         settings = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in settings.items()}
@@ -152,6 +160,12 @@ class Recipe:
             del settings["missing"]
         if not self.sampling.randomise:
             del settings["sampling"]["randomise"]
+        if self.start:
+            from mtg_lab.runs import load_run
+
+            settings["start"] = content_fingerprint(load_run(self.start).weights)
+        else:
+            del settings["start"]
         cohorts = {} if cohorts is None else cohorts
         of_whom = json.dumps([self.manifest, self.limit, self.missing], sort_keys=True)
         if of_whom not in cohorts:

@@ -1,7 +1,7 @@
 """A run folder read back: recipe, weights, history; nothing is unpickled."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +18,7 @@ from mtg_lab.files import write_text
 from mtg_lab.manifest import Manifest
 from mtg_lab.missingness import availability, save_pattern
 from mtg_lab.recipes import Recipe
-from mtg_lab.schemas import LabelSchema, schema, schema_from_json
+from mtg_lab.schemas import LabelSchema, check_same_classes, schema, schema_from_json
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Run:
         """What was done to the network after its training, see :mod:`mtg_lab.surgery`; nothing to a run of a folder."""
         return ()
 
+    @property
+    def weights(self) -> Path:
+        """The file of the network's weights."""
+        return self.folder / "weights.safetensors"
+
     def backbone(self, device: str | torch.device = "cpu") -> Backbone:
         """The trained network in eval mode.
 
@@ -49,12 +54,12 @@ class Run:
         """
         network = self.recipe.build_backbone(self.modalities, self.schema)
         try:
-            with safe_open(self.folder / "weights.safetensors", framework="pt") as stored:
+            with safe_open(self.weights, framework="pt") as stored:
                 meaning = stored.metadata()
-            network.load_state_dict(load_file(self.folder / "weights.safetensors"))
+            network.load_state_dict(load_file(self.weights))
         except (SafetensorError, RuntimeError, OSError) as error:
             raise InputError(
-                f"{self.folder}/weights.safetensors does not fit its recipe ({str(error).splitlines()[0]}); "
+                f"{self.weights} does not fit its recipe ({str(error).splitlines()[0]}); "
                 "train the run again in another folder"
             ) from error
         if meaning and meaning != weights_meaning(self.modalities, self.schema):
@@ -147,6 +152,38 @@ def load_run(folder: str | Path) -> Run:
     if not (folder / "weights.safetensors").is_file():
         raise InputError(f"the run {folder} was interrupted before its end; the same train command resumes it")
     return run
+
+
+def begun_with(recipe: Recipe, run: Run) -> Recipe:
+    """The recipe on the network of a trained run, whose weights it begins with: fine-tuning.
+
+    Network, voxel size and crops are those of the run; cohort, method, steps, rate and seed stay the recipe's.
+    """
+    crops = replace(recipe.sampling, crop_voxels=run.recipe.sampling.crop_voxels)
+    return replace(
+        recipe, start=str(run.folder.absolute()), backbone=run.recipe.backbone,
+        backbone_options=run.recipe.backbone_options, preprocessing=run.recipe.preprocessing, sampling=crops,
+    )  # fmt: skip
+
+
+def take_weights(backbone: Backbone, recipe: Recipe, cohort: Manifest) -> None:
+    """Give an untrained network the weights of the run that its recipe begins with.
+
+    Raises:
+        InputError: the run has another network, other channels or other classes than the cohort.
+    """
+    run = load_run(recipe.start)
+    who = f"the run {run.folder.name}, which the training begins with,"
+    if run.modalities != cohort.modalities:
+        raise InputError(
+            f"{who} has the channels {', '.join(run.modalities)}, the cohort {', '.join(cohort.modalities)}; give the "
+            "manifest the run's columns in their order, with empty cells where nobody has the sequence"
+        )
+    check_same_classes(cohort.schema, run.schema, who)
+    theirs, ours = ((r.backbone, dict(r.backbone_options)) for r in (run.recipe, recipe))
+    if theirs != ours:
+        raise InputError(f"{who} has the network {theirs[0]} {theirs[1]}, not {ours[0]} {ours[1]}; leave it as it is")
+    backbone.load_state_dict(run.backbone().state_dict())
 
 
 def write_description(folder: Path, recipe: Recipe, digest: str, cohort: Manifest, teacher: str | None) -> None:

@@ -34,10 +34,10 @@ from mtg_lab.missingness import availability
 from mtg_lab.probe import Probe
 from mtg_lab.progress import progress
 from mtg_lab.recipes import Recipe, override, preset, suite
-from mtg_lab.runs import Run, boxed_run, load_run, weights_meaning, write_description
+from mtg_lab.runs import Run, begun_with, boxed_run, load_run, take_weights, weights_meaning, write_description
 from mtg_lab.schemas import check_same_classes
 
-__all__ = ["Recipe", "Run", "load_run", "override", "preset", "suite", "train"]
+__all__ = ["Recipe", "Run", "begun_with", "load_run", "override", "preset", "suite", "train"]
 
 _CLIP = 12.0  # gradient norm; nnU-Net's value (Isensee et al. 2021): rarely reached, stops a run-away step
 
@@ -300,13 +300,19 @@ def _means(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def build_method(recipe: Recipe, cohort: Manifest, teacher: Backbone | None) -> methods.Method:
-    """The untrained method of a recipe; weights depend on the seed alone."""
+    """The untrained method of a recipe; weights depend on the seed, those of the backbone on ``start`` if there is one.
+
+    Raises:
+        InputError: see :func:`mtg_lab.runs.take_weights`, and options of no use.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         backbone = recipe.build_backbone(cohort.modalities, cohort.schema)
         extra = {"teacher": teacher} if teacher else {}
         regions = cohort.schema.region_classes
         method = methods.find(recipe.method)(backbone, **extra, regions=regions, **recipe.method_options)
+    if recipe.start:
+        take_weights(backbone, recipe, cohort)
     method.prepare(torch.tensor(availability(cohort).to_numpy(dtype=bool)))
     return method
 

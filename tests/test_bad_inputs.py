@@ -203,6 +203,11 @@ CASES: dict[str, Callable[[Place], tuple]] = {
     "crops of nothing": lambda p: p.train("--set", "sampling.crop_voxels=0"),
     "a student without a teacher": lambda p: p.train("--method", "student"),
     "a teacher for a method that needs none": lambda p: p.train("--teacher", p.run),
+    "fine-tuning from nothing": lambda p: p.train("--start", p.folder / "nowhere"),
+    "fine-tuning with other sequences": lambda p: (
+        "train", "--manifest", p.manifest(("t1c", "t2f"), split="train"), "--preset", "smoke", "--start", p.run,
+        "--out", p.out("run"),
+    ),
     "a teacher that was interrupted": lambda p: p.train(
         "--method", "student", "--teacher", p.half_run("teacher", weights=None)
     ),

@@ -210,6 +210,17 @@ def test_missing_writes_counts_and_draws_who_lacks_what(cohort, tmp_path):
     assert again.read_bytes() == out.read_bytes()
 
 
+def test_fine_tuning_takes_the_network_of_its_start(cohort, trained, tmp_path):
+    done("train", "--manifest", cohort, "--preset", "smoke", "--set", "steps=1", "--start", trained, "--out",
+         tmp_path / "tuned")  # fmt: skip
+    begun, tuned = (json.loads((folder / "recipe.json").read_text()) for folder in (trained, tmp_path / "tuned"))
+    assert tuned["start"] == str(trained)
+    for name in ("backbone", "backbone_options", "preprocessing"):
+        assert tuned[name] == begun[name]
+    misused("train", "--manifest", cohort, "--start", trained, "--backbone", "rfnet", "--out", tmp_path / "other",
+            told="--start brings its own network")  # fmt: skip
+
+
 def test_missing_takes_train_or_the_split_that_is_named(cohort, shrunk, tmp_path):
     out = ("--rule", "uniform", "--out", tmp_path / "m.csv")
     assert "2 subjects (test)" in done("missing", cohort, *out, "--split", "test")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +14,8 @@ from mtg_lab.data import Preprocessing, cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.inference import native_probabilities
 from mtg_lab.manifest import write_manifest
-from mtg_lab.runs import weights_meaning
+from mtg_lab.runs import begun_with, weights_meaning
+from mtg_lab.training import build_method
 
 OWN = {"name": "mine", "labels": {"1": "necrosis", "2": "oedema", "3": "rim"},
        "regions": {"all": [1, 2, 3], "rim": [3]}, "source": "made for a test"}  # fmt: skip
@@ -166,3 +168,77 @@ def test_a_name_that_is_taken_or_unknown_is_told(cohort, tmp_path):
         read_manifest(path)
     with pytest.raises(InputError, match="unknown label schema 'yours'"):
         read_manifest(with_schema(cohort, tmp_path / "m.csv", name="yours"))
+
+
+# --- a run that begins with the weights of another --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def begun(cohort, tmp_path_factory):
+    """A small generalist of the phantom, with another crop and voxel size than the recipes that go on from it."""
+    from mtg_lab.data import Sampling
+    from mtg_lab.recipes import Recipe
+
+    recipe = Recipe(manifest=str(cohort), preprocessing=Preprocessing(5.0), sampling=Sampling(16), steps=3, seed=9,
+                    backbone_options={"width": 4, "latent": 3, "depth": 2}, precision="fp32")  # fmt: skip
+    return train(recipe, tmp_path_factory.mktemp("begun") / "run")
+
+
+def test_fine_tuning_begins_with_the_weights_and_grid_of_the_run(begun, tiny_recipe, cohort):
+    recipe = begun_with(tiny_recipe(backbone="nnunet", seed=1), begun)
+    assert (recipe.preprocessing.spacing_mm, recipe.sampling.crop_voxels, recipe.backbone) == (5.0, 16, "unet")
+    assert recipe.seed == 1
+    method = build_method(recipe, read_manifest(cohort).split("train"), None)
+    stored = begun.backbone().state_dict()
+    assert all(torch.equal(value, stored[name]) for name, value in method.backbone.state_dict().items())
+    fresh = build_method(replace(recipe, start=""), read_manifest(cohort).split("train"), None)
+    assert any(not torch.equal(value, stored[name]) for name, value in fresh.backbone.state_dict().items())
+
+
+def test_a_fine_tuned_run_moves_from_there_and_needs_nobody_afterwards(begun, tiny_recipe, tmp_path):
+    start = shutil.copytree(begun.folder, tmp_path / "start")
+    recipe = begun_with(tiny_recipe(steps=2, learning_rate=1e-5, averaging=0.0), load_run(start))
+    tuned = train(recipe, tmp_path / "tuned")
+    shutil.rmtree(start)
+    before, after = begun.backbone().state_dict(), load_run(tuned.folder).backbone().state_dict()
+    moved = max(float((after[name] - value).abs().max()) for name, value in before.items())
+    assert 0 < moved < 1e-4  # AdamW moves no weight further than the sum of its rates, plus what decays
+
+
+def test_the_weights_and_not_their_place_name_a_fine_tuned_run(begun, tiny_recipe, tmp_path):
+    names = {"there": begun_with(tiny_recipe(), begun).digest()}
+    assert names["there"] != replace(begun_with(tiny_recipe(), begun), start="").digest()
+    copied = load_run(shutil.copytree(begun.folder, tmp_path / "copy"))
+    assert begun_with(tiny_recipe(), copied).digest() == names["there"]
+    (copied.folder / "weights.safetensors").write_bytes(
+        (train(tiny_recipe()).folder / "weights.safetensors").read_bytes()
+    )
+    assert begun_with(tiny_recipe(), copied).digest() != names["there"]
+
+
+def test_a_network_in_the_box_can_be_gone_on_with_by_its_name(tiny_recipe, cohort):
+    student = load_run("student")
+    recipe = replace(begun_with(tiny_recipe(), student), start="student")
+    method = build_method(recipe, read_manifest(cohort).split("train"), None)
+    stored = student.backbone().state_dict()
+    assert all(torch.equal(value, stored[name]) for name, value in method.backbone.state_dict().items())
+    assert recipe.digest() == begun_with(tiny_recipe(), student).digest()
+
+
+def test_what_does_not_fit_the_start_is_refused_before_anything_is_made(begun, tiny_recipe, cohort, tmp_path):
+    rows = [
+        {"subject": s.name, "split": s.split, "schema": s.schema} | {c: str(p) for c, p in s.files.items()}
+        for s in read_manifest(cohort)
+    ]
+    two = write_manifest(rows, ["t1c", "t2f"], tmp_path / "two.csv")
+    other = with_schema(cohort, tmp_path / "own" / "m.csv")
+    fitting = begun_with(tiny_recipe(), begun)
+    for recipe, said in (
+        (replace(fitting, manifest=str(two)), "has the channels t1n, t1c, t2w, t2f, the cohort t1c, t2f; give"),
+        (replace(fitting, manifest=str(other)), "was trained on brats2023 .* convert one of them"),
+        (replace(fitting, backbone_options={"width": 8}), r"has the network unet \{'width': 4.* leave it as it is"),
+        (replace(fitting, start=str(tmp_path / "nowhere")), "the run folder .*nowhere does not exist"),
+    ):
+        with pytest.raises(InputError, match=said):
+            train(recipe, tmp_path / "tuned")
+        assert not (tmp_path / "tuned").exists()
