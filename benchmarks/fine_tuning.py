@@ -1,0 +1,140 @@
+r"""How many patients is a trained network worth? Fine-tuning on n of them against training on the same n from nothing.
+
+    python benchmarks/fine_tuning.py student real.csv --sizes 1 2 4 8 --seeds 0 1 2 --out out/fine_tuning
+    python benchmarks/fine_tuning.py runs/nobody real.csv --set steps=300 learning_rate=0.0005
+
+RUN is a run folder or a network of the box; the manifest has its columns, patients to learn from in its split train
+and others in its split test. ``start`` begins with the run's weights, ``scratch`` with random ones of the same network;
+both see the same n patients, drawn by the seed, for the same steps. ``--rates`` tries several learning rates for both,
+to be chosen on ``--split val``. The run itself, untouched, is n = 0.
+
+Runs are recipes: what is trained is not trained again. Writes after every run scores.csv, runs.csv and about.json, and
+at the end differences.csv: ``start`` less ``scratch`` for every n, paired over subjects and seeds, 95 % intervals.
+"""
+
+import argparse
+import itertools
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from studies import COST, Tables, add_options, change, gathered, points
+
+from mtg_lab import read_manifest
+from mtg_lab.manifest import Manifest, write_manifest
+from mtg_lab.recipes import Recipe, preset
+from mtg_lab.runs import Run, begun_with, load_run
+
+Key = tuple[str, int, float, int]  # arm, patients, learning rate, seed
+LABELS = ("arm", "patients", "rate", "seed")
+
+
+def drawn(cohort: Manifest, patients: int, seed: int, split: str, folder: Path) -> Path:
+    """Some patients to learn from and all to be scored on; more patients of one seed contain the fewer."""
+    training = cohort.split("train").subjects
+    order = np.random.default_rng(seed).permutation(len(training))
+    chosen = [*(training[i] for i in order[:patients]), *cohort.split(split).subjects]
+    rows = [
+        {"subject": s.name, "split": s.split, "schema": s.schema, "site": s.site or ""}
+        | {column: str(path.absolute()) for column, path in s.files.items()}
+        for s in chosen
+    ]
+    return write_manifest(rows, cohort.modalities, folder / f"{patients}-{seed}.csv")
+
+
+def planned(options: argparse.Namespace, run: Run, cohort: Manifest, folder: Path) -> dict[Key, Recipe]:
+    """What to train, seed by seed."""
+    fixed = dict(next(points(options.set))[1])
+    recipes: dict[Key, Recipe] = {}
+    for seed, patients in itertools.product(options.seeds, options.sizes):
+        manifest = drawn(cohort, patients, seed, options.split, folder)
+        for rate in options.rates:
+            base = preset(options.preset, "dropout", str(manifest), seed, limit=(0, 0, 0))
+            start = change(begun_with(base, run), {"learning_rate": rate, **fixed})
+            recipes["start", patients, rate, seed] = start
+            recipes["scratch", patients, rate, seed] = replace(start, start="")
+    return recipes
+
+
+def work(recipe: Recipe, split: str, workers: int, threads: int, out: Path) -> Tables:
+    """Train (or load) one run and score it: scores, and a line of facts."""
+    import torch
+
+    torch.set_num_threads(threads)
+    from mtg_lab.sweeps import kept_scores
+    from mtg_lab.training import train
+
+    run = train(recipe, workers=workers)
+    return scored(run, kept_scores(run, recipe.cohort(), split, out))
+
+
+def scored(run: Run, scores: pd.DataFrame) -> Tables:
+    """The scores, and what they come to."""
+    line = {"run": run.digest, "steps": run.recipe.steps, "dice": scores["value"].mean()}
+    for column in ("region", "modalities"):
+        line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
+    return scores, pd.DataFrame([line | {k: run.environment.get(k) for k in COST}])
+
+
+def labelled(tables: Tables, key: Key) -> Tables:
+    """With arm, number of patients, learning rate and seed in front."""
+    labels = dict(zip(LABELS, key, strict=True))
+    return tuple(t.assign(**labels)[[*labels, *t.columns]] for t in tables)
+
+
+def report(found: list[Tables], out: Path) -> None:
+    """Means over seeds, and what the start was worth for every number of patients."""
+    from mtg_lab.evaluation import paired_difference
+
+    runs = pd.concat([t[-1] for t in found], ignore_index=True)
+    groups = runs.groupby(["patients", "rate", "arm"])
+    shown = [c for c in runs if c.startswith("dice")]
+    spread = pd.DataFrame({"sd": groups["dice"].std(), "seeds": groups["dice"].size()})
+    print(groups[shown].mean().join(spread).round(3).to_string())
+    scores = pd.concat([t[0] for t in found], ignore_index=True)
+    rows = []
+    for (patients, rate), part in scores[scores["patients"] > 0].groupby(["patients", "rate"]):
+        sides = {arm: dict(list(of_arm.groupby("seed"))) for arm, of_arm in part.groupby("arm")}
+        seeds = sorted(set(sides.get("start", {})) & set(sides.get("scratch", {})))
+        if seeds:
+            ours, theirs = ({s: sides[arm][s] for s in seeds} for arm in ("start", "scratch"))
+            labels = {"patients": patients, "rate": rate, "seeds": len(seeds)}
+            rows.append(paired_difference(ours, theirs).assign(**labels))
+    if rows:
+        differences = pd.concat(rows, ignore_index=True)
+        differences.to_csv(out / "differences.csv", index=False)
+        print(differences[differences["modalities"] == "all"].round(3).to_string(index=False))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run")
+    parser.add_argument("cohort", type=Path)
+    add_options(parser, "out/fine_tuning")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4, 8], help="patients to learn from")
+    parser.add_argument("--rates", type=float, nargs="+", default=[5e-4], help="learning rates, for both arms")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    run, cohort = load_run(options.run), read_manifest(options.cohort).materialise()
+    there = len(cohort.split("train"))
+    if max(options.sizes) > there:
+        raise SystemExit(f"--sizes {max(options.sizes)}: {options.cohort} has {there} patients in its split train")
+    folder = options.out.absolute() / "cohorts"
+    folder.mkdir(parents=True, exist_ok=True)
+    recipes = planned(options, run, cohort, folder)
+    options.manifest = str(options.cohort)
+    job = partial(work, split=options.split, workers=options.workers, threads=options.threads, out=options.out)
+    found = gathered(recipes, job, labelled, ("scores", "runs"), options)
+    from mtg_lab.sweeps import kept_scores
+
+    untouched = kept_scores(run, cohort, options.split, options.out)
+    found += [labelled(scored(run, untouched), ("start", 0, 0.0, 0))]
+    report(found, options.out)
+    print(f"wall time {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
