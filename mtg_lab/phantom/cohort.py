@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +29,7 @@ from .vessels import Vessels
 GENERATOR_VERSION = "3"
 SCHEMA = "brats2023"
 PROTOCOLS: Mapping[str, tuple[str, ...]] = MappingProxyType({"standard": MODALITIES, "extended": EXTENDED})
+_OF_GROWTH = ("anatomy", "lesions", "tracts")
 _TUMOUR_TISSUES = ("necrosis", "solid", "enhancing", "oedema")
 
 
@@ -36,10 +37,10 @@ _TUMOUR_TISSUES = ("necrosis", "solid", "enhancing", "oedema")
 class PhantomCase:
     """One synthetic patient.
 
-    `images` maps `t1n t1c t2w t2f` to int16 [X, Y, Z], zero outside the brain and positive inside, and in the extended
-    protocol `adc` (int16, 1e-6 mm^2/s) and `rcbv` (float32, white matter = 1) as well; `label` is uint8 with 1 necrotic
-    and non-enhancing core, 2 oedema, 3 enhancing tumour (BraTS 2023); `affine` leads to millimetres, axes right,
-    anterior, superior; `facts` says what the patient has.
+    `images` maps `t1n t1c t2w t2f` to int16 [X, Y, Z], zero outside the brain and positive inside (where the sequence
+    covers it, see `INGREDIENTS`), and in the extended protocol `adc` (int16, 1e-6 mm^2/s) and `rcbv` (float32, white
+    matter = 1) as well; `label` is uint8 with 1 necrotic and non-enhancing core, 2 oedema, 3 enhancing tumour (BraTS
+    2023); `affine` leads to millimetres, axes right, anterior, superior; `facts` says what the patient has.
     """
 
     images: Mapping[str, NDArray[Any]]
@@ -71,20 +72,29 @@ def _check(seed: int, spacing_mm: float, site: str = "A", protocol: str = "stand
 
 def _patient(seed: int, ingredients: tuple[str, ...] = ()) -> _Patient:
     """Everything about a patient that no scanner changes."""
-    # One stream an organ: a new draw in one leaves the others as they were.
-    person, vessels, body, biology, growth = (np.random.default_rng([seed, organ]) for organ in range(5))
-    whole, flesh = Person.draw(person), Body.draw(body)
-    kind = Biology.draw_any(stream(seed, "lesions")) if "lesions" in ingredients else Biology.draw(biology)
+    person, tumour = _grown(seed, tuple(name for name in ingredients if name in _OF_GROWTH))
+    body, contents = Body.draw(_organ(seed, 2)), Contents.draw(seed, ingredients)
     if "anatomy" in ingredients:
-        rng = stream(seed, "anatomy")
-        whole = whole.further(rng)
-        grey, white = rng.normal(0, [0.08, 0.06])
-        flesh = replace(flesh, hindbrain=(float(grey), float(white)))
-    contents = Contents.draw(seed, ingredients)
-    flesh = replace(flesh, tissues=MappingProxyType({**flesh.tissues, **contents.tissues, "scalp": SCALP}))
-    tumour = grow_tumour(whole, kind, growth, tracts="tracts" in ingredients)
+        grey, white = stream(seed, "anatomy", 1).normal(0, [0.08, 0.06])
+        body = replace(body, hindbrain=(float(grey), float(white)))
+    body = replace(body, tissues=MappingProxyType({**body.tissues, **contents.tissues, "scalp": SCALP}))
     strip = Strip.draw(seed) if "stripping" in ingredients else None
-    return _Patient(whole, Vessels.draw(vessels), flesh, tumour, contents, strip)
+    return _Patient(person, Vessels.draw(_organ(seed, 1)), body, tumour, contents, strip)
+
+
+@lru_cache(maxsize=2)  # growth takes longest, and the same patient is often looked at in several ways
+def _grown(seed: int, ingredients: tuple[str, ...]) -> tuple[Person, Tumour]:
+    person = Person.draw(_organ(seed, 0))
+    if "anatomy" in ingredients:
+        person = person.further(stream(seed, "anatomy"))
+    varied = "lesions" in ingredients
+    biology = Biology.draw_any(stream(seed, "lesions")) if varied else Biology.draw(_organ(seed, 3))
+    return person, grow_tumour(person, biology, _organ(seed, 4), tracts="tracts" in ingredients)
+
+
+def _organ(seed: int, number: int) -> np.random.Generator:
+    # One stream an organ: a new draw in one leaves the others as they were.
+    return np.random.default_rng([seed, number])
 
 
 def _atlas_for(grid: Grid) -> Atlas:
@@ -155,7 +165,7 @@ def synthesise(
         spacing_mm: isotropic voxel size, 0.8 to 6 mm; the field of view is 176 x 224 x 176 mm.
         protocol: `standard` (t1n, t1c, t2w, t2f) or `extended` (adc and rcbv as well), a key of `PROTOCOLS`.
         ingredients: what the patient has beyond the plain phantom, as `chosen_ingredients` takes it; some need more
-            than `spacing_mm` can show. With `scanners` the site is a name only.
+            than `spacing_mm` can show. With `scanners` the site says only which of the patient's scanners it was.
 
     Raises:
         ValueError: unknown site, protocol or ingredient, spacing out of range, or negative seed.

@@ -49,6 +49,7 @@ def test_an_unknown_ingredient_is_named_with_those_there_are(words):
 @pytest.mark.parametrize("name", ALL)
 def test_taking_one_away_leaves_the_streams_of_the_others(name, monkeypatch):
     monkeypatch.setattr(cohort, "grow_tumour", lambda person, biology, rng, tracts: SimpleNamespace(biology=biology))
+    monkeypatch.setattr(cohort, "_grown", cohort._grown.__wrapped__)
     whole, without = cohort._patient(3, ALL), cohort._patient(3, tuple(n for n in ALL if n != name))
     kept = {
         "anatomy": lambda p: (p.person.matrix.tolist(), p.person.lopsided, p.body.hindbrain),
