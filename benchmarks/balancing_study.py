@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from studies import COST, Tables, add_options, change, check_options, gathered, points
+from studies import COST, Tables, add_options, change, check_options, gathered, in_front, points
 
 from mtg_lab.missingness import Missingness, availability
 from mtg_lab.recipes import Recipe, preset
@@ -138,12 +138,6 @@ def thinned(history: pd.DataFrame, modalities: tuple[str, ...]) -> pd.DataFrame:
     return history[columns].groupby(groups).mean().round(5).rename_axis("step").reset_index()
 
 
-def labelled(tables: Tables, key: Key) -> Tables:
-    """With arm, backbone, rates and seed in front."""
-    labels = dict(zip(LABELS, key, strict=True))
-    return tuple(t.assign(**labels)[[*labels, *t.columns]] for t in tables)
-
-
 def report(found: list[Tables], out: Path) -> None:
     """Means over seeds, and paired differences."""
     runs = pd.concat([t[-1] for t in found], ignore_index=True)
@@ -187,7 +181,7 @@ def main() -> None:
     started = time.perf_counter()
     recipes = planned(options)
     job = partial(work, split=options.split, workers=options.workers, threads=options.threads, out=options.out)
-    found = gathered(recipes, job, labelled, ("scores", "histories", "runs"), options)
+    found = gathered(recipes, job, partial(in_front, LABELS), ("scores", "histories", "runs"), options)
     if found:
         report(found, options.out)
     print(f"wall time {time.perf_counter() - started:.0f} s")

@@ -1,7 +1,7 @@
 r"""How many patients is a trained network worth? Fine-tuning on n of them against training on the same n from nothing.
 
     python benchmarks/fine_tuning.py student real.csv --sizes 1 2 4 8 --seeds 0 1 2 --out out/fine_tuning
-    python benchmarks/fine_tuning.py runs/nobody real.csv --set steps=300 learning_rate=0.0005
+    python benchmarks/fine_tuning.py runs/nobody real.csv --set steps=300 --rates 0.0002 0.0005 0.002 --split val
 
 RUN is a run folder or a network of the box; the manifest has its columns, patients to learn from in its split train
 and others in its split test. ``start`` begins with the run's weights, ``scratch`` with random ones of the same network;
@@ -14,6 +14,7 @@ at the end differences.csv: ``start`` less ``scratch`` for every n, paired over 
 
 import argparse
 import itertools
+import json
 import time
 from dataclasses import replace
 from functools import partial
@@ -21,9 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from studies import COST, Tables, add_options, change, gathered, points
+from studies import Tables, add_options, apart, change, gathered, in_front, points, summary
 
 from mtg_lab import read_manifest
+from mtg_lab.files import write_text
 from mtg_lab.manifest import Manifest, write_manifest
 from mtg_lab.recipes import Recipe, preset
 from mtg_lab.runs import Run, begun_with, load_run
@@ -42,12 +44,16 @@ def drawn(cohort: Manifest, patients: int, seed: int, split: str, folder: Path) 
         | {column: str(path.absolute()) for column, path in s.files.items()}
         for s in chosen
     ]
+    if definition := chosen[0].definition:  # labels of the cohort's own
+        write_text(folder / f"{patients}-{seed}.schema.json", json.dumps(definition.to_json()))
     return write_manifest(rows, cohort.modalities, folder / f"{patients}-{seed}.csv")
 
 
 def planned(options: argparse.Namespace, run: Run, cohort: Manifest, folder: Path) -> dict[Key, Recipe]:
     """What to train, seed by seed."""
     fixed = dict(next(points(options.set))[1])
+    if "learning_rate" in fixed:
+        raise SystemExit("--set learning_rate: give --rates, which name the runs")
     recipes: dict[Key, Recipe] = {}
     for seed, patients in itertools.product(options.seeds, options.sizes):
         manifest = drawn(cohort, patients, seed, options.split, folder)
@@ -68,21 +74,8 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, out: Path) -> T
     from mtg_lab.training import train
 
     run = train(recipe, workers=workers)
-    return scored(run, kept_scores(run, recipe.cohort(), split, out))
-
-
-def scored(run: Run, scores: pd.DataFrame) -> Tables:
-    """The scores, and what they come to."""
-    line = {"run": run.digest, "steps": run.recipe.steps, "dice": scores["value"].mean()}
-    for column in ("region", "modalities"):
-        line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
-    return scores, pd.DataFrame([line | {k: run.environment.get(k) for k in COST}])
-
-
-def labelled(tables: Tables, key: Key) -> Tables:
-    """With arm, number of patients, learning rate and seed in front."""
-    labels = dict(zip(LABELS, key, strict=True))
-    return tuple(t.assign(**labels)[[*labels, *t.columns]] for t in tables)
+    scores = kept_scores(run, recipe.cohort(), split, out)
+    return scores, pd.DataFrame([summary(run, scores)])
 
 
 def report(found: list[Tables], out: Path) -> None:
@@ -117,6 +110,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4, 8], help="patients to learn from")
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-4], help="learning rates, for both arms")
     options = parser.parse_args()
+    if options.manifest or options.arms:
+        raise SystemExit("--manifest and --arms are not for this study: the cohort stands behind RUN, the arms are two")
     started = time.perf_counter()
     run, cohort = load_run(options.run), read_manifest(options.cohort).materialise()
     there = len(cohort.split("train"))
@@ -127,11 +122,13 @@ def main() -> None:
     recipes = planned(options, run, cohort, folder)
     options.manifest = str(options.cohort)
     job = partial(work, split=options.split, workers=options.workers, threads=options.threads, out=options.out)
-    found = gathered(recipes, job, labelled, ("scores", "runs"), options)
+    found = gathered(recipes, job, partial(in_front, LABELS), ("scores", "runs"), options)
     from mtg_lab.sweeps import kept_scores
 
-    untouched = kept_scores(run, cohort, options.split, options.out)
-    found += [labelled(scored(run, untouched), ("start", 0, 0.0, 0))]
+    scores = kept_scores(run, cohort, options.split, apart(cohort, options.split, options.out))
+    found.append(in_front(LABELS, (scores, pd.DataFrame([summary(run, scores)])), ("start", 0, 0.0, 0)))
+    for name, parts in zip(("scores", "runs"), zip(*found, strict=True), strict=True):
+        pd.concat(parts, ignore_index=True).to_csv(options.out / f"{name}.csv", index=False)
     report(found, options.out)
     print(f"wall time {time.perf_counter() - started:.0f} s")
 

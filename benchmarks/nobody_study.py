@@ -4,8 +4,8 @@ r"""What is each ingredient of the varied phantom worth to a network that is tra
     python benchmarks/nobody_study.py --arms all plain --real glioma.csv --set preprocessing.spacing_mm=4.0 steps=400
 
 Every arm is the same generalist (``dropout``), with the same steps, trained on a phantom cohort of its own from the
-same seeds: ``plain`` and ``all`` ingredients, ``no_...`` all but one, and ``..._fixed`` without domain randomisation of
-the grey values. They are scored on phantoms of other seeds: ``varied`` (all ingredients), ``plain``, and ``sites``
+same seeds: ``plain`` and ``all`` ingredients, ``no_...`` all but one, and ``..._fixed`` without domain
+randomisation. They are scored on phantoms of other seeds: ``varied`` (all ingredients), ``plain``, and ``sites``
 (plain patients, scanners that nobody has met). Whoever takes an ingredient away that the varied test has in it loses by
 that alone; so look at the other two, which have none of the lesions and anatomies. ``--real`` names a cohort of real
 patients, scored the same way and never looked at when choosing.
@@ -18,11 +18,12 @@ test cohort) and about.json, and at the end differences.csv: every arm less ``al
 import argparse
 import itertools
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from studies import COST, Tables, add_options, change, gathered, points
+from studies import Tables, add_options, apart, change, gathered, in_front, points, summary
 
 from mtg_lab import phantom, read_manifest
 from mtg_lab.manifest import write_manifest
@@ -43,6 +44,7 @@ TESTS = {"varied": "all", "plain": "", "sites": "scanners"}
 _TRAINING, _TESTING = 40, 50
 
 Key = tuple[str, int]
+LABELS = ("arm", "seed")
 
 
 def cohort(folder: Path, words: str, split: str, subjects: int, seed: int, spacing_mm: float) -> Path:
@@ -59,12 +61,11 @@ def planned(options: argparse.Namespace, folder: Path) -> dict[Key, Recipe]:
         raise SystemExit(f"no arm {sorted(unknown)[0]}; there are: {', '.join(ARMS)}")
     recipes: dict[Key, Recipe] = {}
     for seed, arm in itertools.product(options.seeds, options.arms or ARMS):
-        base = change(preset(options.preset, "dropout", "", seed), fixed)
-        spacing = base.preprocessing.spacing_mm
-        manifest = cohort(folder, ARMS[arm], "train", options.subjects, _TRAINING, spacing)
         randomise = 0.0 if arm.endswith(FIXED) else options.randomise
-        recipes[arm, seed] = change(preset(options.preset, "dropout", str(manifest), seed),
-                                    {"sampling.randomise": randomise, **fixed})  # fmt: skip
+        recipe = change(preset(options.preset, "dropout", "", seed), {"sampling.randomise": randomise, **fixed})
+        spacing = recipe.preprocessing.spacing_mm
+        manifest = cohort(folder, ARMS[arm], "train", options.subjects, _TRAINING, spacing)
+        recipes[arm, seed] = replace(recipe, manifest=str(manifest))
     return recipes
 
 
@@ -79,19 +80,11 @@ def work(recipe: Recipe, tests: dict[str, Path], workers: int, threads: int, out
     run = train(recipe, workers=workers)
     found, lines = [], []
     for name, manifest in tests.items():
-        scores = kept_scores(run, read_manifest(manifest), "test", out / name)
+        tested = read_manifest(manifest)
+        scores = kept_scores(run, tested, "test", apart(tested, "test", out))
         found.append(scores.assign(cohort=name))
-        line = {"cohort": name, "run": run.digest, "dice": scores["value"].mean()}
-        for column in ("region", "modalities"):
-            line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
-        lines.append(line | {k: run.environment[k] for k in COST})
+        lines.append({"cohort": name} | summary(run, scores))
     return pd.concat(found, ignore_index=True), pd.DataFrame(lines)
-
-
-def labelled(tables: Tables, key: Key) -> Tables:
-    """With arm and seed in front."""
-    labels = dict(zip(("arm", "seed"), key, strict=True))
-    return tuple(t.assign(**labels)[[*labels, *t.columns]] for t in tables)
 
 
 def report(found: list[Tables], out: Path) -> None:
@@ -138,7 +131,7 @@ def main() -> None:
         read_manifest(manifest).materialise(jobs)
     options.manifest = next(iter(recipes.values())).manifest
     job = partial(work, tests=tests, workers=options.workers, threads=options.threads, out=options.out)
-    found = gathered(recipes, job, labelled, ("scores", "runs"), options)
+    found = gathered(recipes, job, partial(in_front, LABELS), ("scores", "runs"), options)
     if found:
         report(found, options.out)
     print(f"wall time {time.perf_counter() - started:.0f} s")

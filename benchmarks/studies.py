@@ -18,8 +18,10 @@ import pandas as pd
 
 from mtg_lab import read_manifest
 from mtg_lab.comparison import conduct
+from mtg_lab.manifest import Manifest
 from mtg_lab.protocol import protocol_attrs
 from mtg_lab.recipes import Recipe, override
+from mtg_lab.runs import Run
 
 Tables = tuple[pd.DataFrame, ...]  # of one run: its scores first, one line of facts last
 GridKey = tuple[str, str, int]  # arm, settings in words, seed
@@ -138,6 +140,25 @@ def gathered(
     if missing := len(recipes) - len(done):
         print(f"{missing} of {len(recipes)} runs are missing; the same command goes on with them")
     return [done[k] for k in recipes if k in done]
+
+
+def in_front(names: Sequence[str], tables: Tables, key: Sequence[Hashable]) -> Tables:
+    """The tables with a key's parts as their first columns."""
+    labels = dict(zip(names, key, strict=True))
+    return tuple(t.assign(**labels)[[*labels, *t.columns]] for t in tables)
+
+
+def summary(run: Run, scores: pd.DataFrame) -> dict[str, object]:
+    """One line of a run: mean scores, by region and by number of modalities, and what it cost."""
+    line: dict[str, object] = {"run": run.digest, "steps": run.recipe.steps, "dice": scores["value"].mean()}
+    for column in ("region", "modalities"):
+        line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
+    return line | {k: run.environment.get(k) for k in COST}
+
+
+def apart(cohort: Manifest, split: str, out: Path) -> Path:
+    """A folder of ``out`` for scores of a cohort that is not the runs' own."""
+    return out / f"of-{cohort.split(split).fingerprint()}"
 
 
 def about(scores: Sequence[pd.DataFrame]) -> dict[str, object]:

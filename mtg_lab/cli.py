@@ -82,6 +82,10 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
     from mtg_lab.manifest import read_manifest, write_manifest
     from mtg_lab.progress import progress
 
+    try:
+        generator.chosen_ingredients(ingredients)
+    except ValueError as fault:
+        raise InputError(str(fault)) from fault
     if default == (out is not None):
         raise click.UsageError("give either --out DIR or --default")
     if default and protocol != "standard":
@@ -96,6 +100,7 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
         rows = generator.cohort_rows(subjects, seed, spacing, protocol, ingredients)
     except ValueError as fault:
         raise InputError(str(fault)) from fault
+    _refuse_other_phantoms(out / "data_manifest.csv", rows)
     make_folder(out)
     try:
         generator.materialise(rows, out, spacing, workers=workers, progress=progress)
@@ -175,6 +180,22 @@ def run(notebooks: tuple[str, ...], preset: str, parameters: tuple[tuple[str, st
         parameters=runner.parse_parameters(parameters), manifest=manifest,
     )  # fmt: skip
     told(outcomes, out)
+
+
+def _refuse_other_phantoms(manifest: Path, rows: list[dict[str, Any]]) -> None:
+    """Files are not made again where they are, so they must be those of the same patients."""
+    from mtg_lab.manifest import read_manifest
+
+    if not manifest.is_file():
+        return
+    there = {s.name: (s.seed, s.site, "+".join(s.ingredients)) for s in read_manifest(manifest)}
+    for row in rows:
+        asked = (row["seed"], row["site"], row.get("ingredients", ""))
+        if there.get(row["subject"], asked) != asked:
+            raise InputError(
+                f"{manifest.parent} holds another cohort ({row['subject']} of seed {there[row['subject']][0]}, with "
+                f"{there[row['subject']][2] or 'no ingredients'}); choose another --out"
+            )
 
 
 def _said(ctx: click.Context, but: str) -> list[str]:

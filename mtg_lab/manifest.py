@@ -166,7 +166,8 @@ def subject_fingerprint(subject: Subject) -> str:
 
         _, spacing = _root_and_spacing(subject)
         plain = f"phantom-{phantom.GENERATOR_VERSION}-{subject.seed}-{subject.site}-{spacing:g}"
-        return "-".join([plain, *subject.ingredients])
+        varied = [f"varied{phantom.VARIED_VERSION}", *subject.ingredients] if subject.ingredients else []
+        return "-".join([plain, *varied])
     for column, path in subject.files.items():
         _check_file(subject, column, path)
     return "-".join(content_fingerprint(p) for _, p in sorted(subject.files.items()))
@@ -304,7 +305,8 @@ def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path, ow
         from mtg_lab import phantom
 
         # phantom-001 of another seed, site or other ingredients is another patient
-        mine = "-".join([f"-{seed}{row['site']}", *_ingredients(row)])
+        words = _ingredients(row)
+        mine = "-".join([f"-{seed}{row['site']}", *([f"varied{phantom.VARIED_VERSION}"] if words else []), *words])
         files = {c: cache_folder("phantom", f"v{phantom.GENERATOR_VERSION}") / row[c] for c in files}
         files = {c: p.parent.with_name(p.parent.name + mine) / p.name for c, p in files.items()}
     return Subject(

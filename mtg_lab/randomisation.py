@@ -49,7 +49,7 @@ def randomising(strength: float) -> list[Transform]:
         RandAdjustContrast(prob=0.3, gamma=(1 / (1 + 0.5 * strength), 1 + 0.5 * strength), retain_stats=True),
         RandScaleIntensity(factors=0.25 * strength, prob=0.5),
         RandShiftIntensity(offsets=0.25 * strength, prob=0.5),
-        Lifted(RandBiasField(degree=3, coeff_range=(0.0, 0.12 * strength), prob=0.3)),
+        Lifted(RandBiasField(degree=3, coeff_range=(-0.1 * strength, 0.1 * strength), prob=0.3)),
         RandGaussianSmooth(sigma_x=sigma, sigma_y=sigma, sigma_z=sigma, prob=0.2),
         RandSimulateLowResolution(prob=0.2, zoom_range=(1 / (1 + strength), 1.0)),
         RandGibbsNoise(prob=0.1, alpha=(0.0, min(0.5 * strength, 1.0))),

@@ -80,7 +80,8 @@ class Recipe:
         missing: who lacks what in the training split, as :meth:`Missingness.to_json` writes it, such as
             ``{"rule": "uniform", "seed": 3}``; empty for nothing. A teacher's own recipe decides for the teacher.
         start: folder of the run (or name of one in the box) whose network this one begins with, empty for random
-            weights; see :func:`mtg_lab.runs.begun_with`. It enters the hash by its weights, not by its path.
+            weights; see :func:`mtg_lab.runs.begun_with`.
+        start_weights: fingerprint of those weights, by which they enter the hash; empty to read it off ``start``.
     """
 
     manifest: str = ""
@@ -102,6 +103,7 @@ class Recipe:
     seed: int = 0
     missing: Mapping[str, Any] = field(default_factory=dict)
     start: str = ""
+    start_weights: str = ""
 
     def __post_init__(self) -> None:
         method = methods.find(self.method)
@@ -115,6 +117,8 @@ class Recipe:
             raise InputError(f"method {self.method} needs a teacher; give --teacher RUN or Recipe(teacher=...)")
         if self.teacher is not None and not (method.needs_teacher or method.takes_teacher):
             raise InputError(f"method {self.method} learns from no teacher; leave the teacher out")
+        if self.start and self.method_options.get("from_teacher"):
+            raise InputError("a student begins with its teacher's weights (from_teacher) or those of start; drop one")
         for name in ("steps", "batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -160,10 +164,9 @@ class Recipe:
             del settings["missing"]
         if not self.sampling.randomise:
             del settings["sampling"]["randomise"]
+        del settings["start_weights"]
         if self.start:
-            from mtg_lab.runs import load_run
-
-            settings["start"] = content_fingerprint(load_run(self.start).weights)
+            settings["start"] = self.start_weights or _weights_of(self.start)
         else:
             del settings["start"]
         cohorts = {} if cohorts is None else cohorts
@@ -293,6 +296,12 @@ def _like(current: Any, value: Any, key: str) -> Any:
     if not fits:
         raise InputError(f"--set {key}: {value!r} is no {type(current).__name__}; it is {current!r} now")
     return value
+
+
+def _weights_of(run: str) -> str:
+    from mtg_lab.runs import load_run
+
+    return content_fingerprint(load_run(run).weights)
 
 
 def _canonical(value: Any) -> Any:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from mtg_lab.backbones import Backbone
 from mtg_lab.errors import InputError
-from mtg_lab.files import write_text
+from mtg_lab.files import content_fingerprint, write_text
 from mtg_lab.manifest import Manifest
 from mtg_lab.missingness import availability, save_pattern
 from mtg_lab.recipes import Recipe
@@ -161,7 +161,8 @@ def begun_with(recipe: Recipe, run: Run) -> Recipe:
     """
     crops = replace(recipe.sampling, crop_voxels=run.recipe.sampling.crop_voxels)
     return replace(
-        recipe, start=str(run.folder.absolute()), backbone=run.recipe.backbone,
+        recipe, start=str(run.folder.absolute()), start_weights=content_fingerprint(run.weights),
+        backbone=run.recipe.backbone,
         backbone_options=run.recipe.backbone_options, preprocessing=run.recipe.preprocessing, sampling=crops,
     )  # fmt: skip
 
@@ -170,10 +171,13 @@ def take_weights(backbone: Backbone, recipe: Recipe, cohort: Manifest) -> None:
     """Give an untrained network the weights of the run that its recipe begins with.
 
     Raises:
-        InputError: the run has another network, other channels or other classes than the cohort.
+        InputError: the run has another network, other channels or other classes than the cohort, or other weights than
+            those that the recipe was made for.
     """
     run = load_run(recipe.start)
     who = f"the run {run.folder.name}, which the training begins with,"
+    if recipe.start_weights not in ("", content_fingerprint(run.weights)):
+        raise InputError(f"{who} has other weights than when this recipe was made; make it again, or bring them back")
     if run.modalities != cohort.modalities:
         raise InputError(
             f"{who} has the channels {', '.join(run.modalities)}, the cohort {', '.join(cohort.modalities)}; give the "

@@ -308,11 +308,11 @@ def build_method(recipe: Recipe, cohort: Manifest, teacher: Backbone | None) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         backbone = recipe.build_backbone(cohort.modalities, cohort.schema)
+        if recipe.start:  # before the method, which may make a second network of this one
+            take_weights(backbone, recipe, cohort)
         extra = {"teacher": teacher} if teacher else {}
         regions = cohort.schema.region_classes
         method = methods.find(recipe.method)(backbone, **extra, regions=regions, **recipe.method_options)
-    if recipe.start:
-        take_weights(backbone, recipe, cohort)
     method.prepare(torch.tensor(availability(cohort).to_numpy(dtype=bool)))
     return method
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose
+from monai.transforms import Compose, RandBiasField
 
 from mtg_lab.data import CropStream, Sampling
 from mtg_lab.randomisation import EachSequence, Lifted, randomising
@@ -37,6 +37,7 @@ def test_outside_the_brain_stays_outside_and_labels_stay_labels(sample, strength
         image, label = (changed[key].as_tensor() for key in ("image", "label"))
         assert image.isfinite().all()
         assert (image[1] == 0).all()
+        assert ((image[0] == 0) == (image[2] == 0)).float().mean() > 0.95  # the same outside, turned together
         assert set(label.unique().tolist()) <= {0, 1}
         assert image.shape == sample["image"].shape
 
@@ -77,6 +78,21 @@ def test_a_lifted_transform_sees_positive_values():
     image = torch.linspace(-3, 3, 8).reshape(1, 2, 2, 2)
     assert Lifted(Look())(image) == pytest.approx((2 * (image + 4) - 4).numpy())
     assert seen[0] > 0
+
+
+def test_a_coil_s_profile_is_bright_on_any_side():
+    profile = RandBiasField(degree=3, coeff_range=(-0.1, 0.1), prob=1.0)
+    assert any(isinstance(t, Lifted) and t.transform.coeff_range == (-0.1, 0.1) for t in _intensities(1.0))
+    corners = []
+    for seed in range(40):
+        profile.set_random_state(seed)
+        seen = Lifted(profile)(torch.zeros(1, 16, 16, 16))
+        corners.append(float(seen[0, -1, -1, -1] - seen[0, 0, 0, 0]))
+    assert 0.2 < np.mean(np.array(corners) > 0) < 0.8
+
+
+def _intensities(strength):
+    return randomising(strength)[1].transform.transforms
 
 
 def test_a_sequence_is_masked_by_its_own_zeros(sample):

@@ -14,6 +14,7 @@ from mtg_lab.data import Preprocessing, cached_dataset
 from mtg_lab.errors import InputError
 from mtg_lab.inference import native_probabilities
 from mtg_lab.manifest import write_manifest
+from mtg_lab.recipes import Recipe
 from mtg_lab.runs import begun_with, weights_meaning
 from mtg_lab.training import build_method
 
@@ -214,6 +215,26 @@ def test_the_weights_and_not_their_place_name_a_fine_tuned_run(begun, tiny_recip
         (train(tiny_recipe()).folder / "weights.safetensors").read_bytes()
     )
     assert begun_with(tiny_recipe(), copied).digest() != names["there"]
+
+
+def test_a_second_network_of_the_method_begins_there_too(begun, tiny_recipe, cohort):
+    recipe = begun_with(tiny_recipe(method="adamm"), begun)
+    method = build_method(recipe, read_manifest(cohort).split("train"), None)
+    stored = begun.backbone().state_dict()
+    assert all(torch.equal(value, stored[name]) for name, value in method.guide.state_dict().items() if name in stored)
+
+
+def test_a_fine_tuned_run_is_known_without_its_start_and_other_weights_are_refused(
+    begun, tiny_recipe, cohort, tmp_path
+):
+    start = load_run(shutil.copytree(begun.folder, tmp_path / "start"))
+    recipe = begun_with(tiny_recipe(), start)
+    name = recipe.digest()
+    start.weights.write_bytes(train(tiny_recipe()).weights.read_bytes())
+    with pytest.raises(InputError, match="has other weights than when this recipe was made"):
+        build_method(recipe, read_manifest(cohort).split("train"), None)
+    shutil.rmtree(start.folder)
+    assert recipe.digest() == name == Recipe.from_json(recipe.to_json()).digest()
 
 
 def test_a_network_in_the_box_can_be_gone_on_with_by_its_name(tiny_recipe, cohort):

@@ -18,7 +18,7 @@ from .cohort import (
     synthesise,
     write_case,
 )
-from .ingredients import INGREDIENTS, chosen_ingredients
+from .ingredients import INGREDIENTS, VARIED_VERSION, chosen_ingredients
 from .maps import EXTENDED
 from .signal import MODALITIES, SITES, Scanner
 
@@ -29,6 +29,7 @@ __all__ = [
     "MODALITIES",
     "PROTOCOLS",
     "SITES",
+    "VARIED_VERSION",
     "PhantomCase",
     "Scanner",
     "chosen_ingredients",

@@ -78,15 +78,15 @@ class Mishaps:
             drawn |= {"levels": 256} if happens[1] else {}
         return cls(**drawn)  # type: ignore[arg-type]
 
-    def scanning(self, image: Array, grid: Grid) -> Array:
-        """While the scanner acquires: motion, then ringing, then ghosts."""
+    def scanning(self, image: Array, inside: NDArray[np.bool_], grid: Grid) -> Array:
+        """While the scanner acquires: motion, then ringing, then ghosts of what is `inside`, [X, Y, Z]."""
         if self.moved_share:
             image = motion(image, np.divide(self.moved_mm, grid.spacing_mm), self.moved_share, self.phase_axis)
         if self.resolution_mm > grid.spacing_mm:
             image = ringing(image, grid.spacing_mm / self.resolution_mm, self.phase_axis)
         if self.ghost:
             shift = image.shape[self.phase_axis] // self.period
-            image = image + np.float32(self.ghost) * np.roll(image, shift, self.phase_axis)
+            image = image + np.float32(self.ghost) * np.roll(np.where(inside, image, 0), shift, self.phase_axis)
         return image
 
     def registering(self, image: Array, grid: Grid) -> Array:

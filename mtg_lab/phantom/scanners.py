@@ -29,7 +29,7 @@ def draw_scanner(rng: np.random.Generator) -> tuple[Scanner, float]:
     inversion = null_ti_ms(TISSUES["csf"].t1_ms, repeat) * float(rng.uniform(0.95, 1.03))
     flair = Sequence("inversion_recovery", repeat, float(rng.uniform(80, 140)), inversion, noise=1.5)
     chosen = (before, after, _slices(t2, rng), _slices(flair, rng))
-    noise, bias, gain = np.exp(rng.uniform(np.log([0.02, 0.04, 300]), np.log([0.065, 0.25, 3000])))
+    noise, bias, gain = np.exp(rng.uniform(np.log([0.02, 0.04, 200]), np.log([0.065, 0.25, 1000])))
     sequences = MappingProxyType(dict(zip(MODALITIES, chosen)))
     return Scanner("drawn", sequences, float(noise), float(bias), float(gain)), tesla
 
@@ -48,8 +48,11 @@ def dosed(body: Body, rng: np.random.Generator) -> Body:
 
     Seldom much less than usual: what does not brighten would not have been labelled as enhancing.
     """
-    factors: Mapping[str, float] = {name: float(np.exp(rng.normal(0, 0.1))) for name in body.tissues}
-    tissues = {name: replace(t, gadolinium_mm=t.gadolinium_mm * factors[name]) for name, t in body.tissues.items()}
+    # Drawn for the tissues that everybody has, so that blood or chalk in some patients move no other number.
+    factors: Mapping[str, float] = {name: float(np.exp(rng.normal(0, 0.1))) for name in TISSUES}
+    tissues = {
+        name: replace(t, gadolinium_mm=t.gadolinium_mm * factors.get(name, 1.0)) for name, t in body.tissues.items()
+    }
     return replace(body, tissues=MappingProxyType(tissues), uptake=body.uptake * float(np.exp(rng.uniform(-0.1, 0.5))))
 
 

@@ -258,7 +258,7 @@ def acquire(
         image = ndimage.gaussian_filter(image, 0.4 / grid.spacing_mm)
     image = average_slices(image, grid, sequence.thickness_mm, sequence.slice_axis, session)
     bias = scanner.bias * (0.6 * Field.draw(session, 70.0).on(grid) + 0.35 * Field.draw(session, 45.0).on(grid))
-    image = mishaps.scanning(image * np.exp(bias), grid)
+    image = mishaps.scanning(image * np.exp(bias), inside, grid)
     # Averaging over larger voxels and thicker slices makes less noise.
     volume = (grid.spacing_mm**2 * max(grid.spacing_mm, sequence.thickness_mm**0.5)) ** 0.5
     sigma = np.float32(scanner.noise * sequence.noise * white * session.uniform(0.7, 1.4) / volume)

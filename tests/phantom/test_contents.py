@@ -44,6 +44,8 @@ def test_what_a_core_holds_lies_in_the_core_and_changes_no_label(kind):
         held = full[_SHARE[kind]]
         if held.max() > 0.5:
             break
+    else:
+        pytest.fail(f"nobody of sixty has {kind} in the core")
     assert np.array_equal(plain["label"], full["label"])
     core = plain["solid"] + plain["necrosis"] + plain["enhancing"]
     assert (held <= core + 1e-5).all()

@@ -17,7 +17,10 @@ from mtg_lab.manifest import subject_fingerprint, write_manifest
 from mtg_lab.phantom import INGREDIENTS, chosen_ingredients, cohort
 from mtg_lab.phantom.artefacts import Mishaps, Strip
 from mtg_lab.phantom.atlas import Grid, Person, load_atlas
+from mtg_lab.phantom.contents import Contents
 from mtg_lab.phantom.ingredients import OPTIONAL, stream
+from mtg_lab.phantom.scanners import at_field, dosed, draw_scanner
+from mtg_lab.phantom.signal import TISSUES
 
 ALL = tuple(name for name in INGREDIENTS if name not in OPTIONAL)
 
@@ -62,6 +65,39 @@ def test_taking_one_away_leaves_the_streams_of_the_others(name, monkeypatch):
         if other != name:
             assert what(whole) == what(without), other
     assert whole.body.uptake == without.body.uptake
+
+
+def _bleeding(seed):
+    return Contents.draw(seed, ("haemorrhage",)).blood is not None
+
+
+def test_blood_moves_no_number_of_the_scanner_or_the_dose(monkeypatch):
+    monkeypatch.setattr(cohort, "grow_tumour", lambda person, biology, rng, tracts: SimpleNamespace(biology=biology))
+    monkeypatch.setattr(cohort, "_grown", cohort._grown.__wrapped__)
+    seed = next(filter(_bleeding, range(40)))
+    doses = []
+    for words in ("all", "all-haemorrhage"):
+        chosen = chosen_ingredients(words)
+        rng = stream(seed, "scanners", 0)
+        scanner, tesla = draw_scanner(rng)
+        body = dosed(at_field(cohort._patient(seed, chosen).body, tesla), rng)
+        doses.append((body.uptake, {name: body.tissues[name].gadolinium_mm for name in TISSUES}, scanner))
+    assert doses[0] == doses[1]
+
+
+@pytest.mark.parametrize("name", ["artefacts", "resampling", "coverage", "ceilings"])
+def test_a_mishap_taken_away_leaves_the_others(name):
+    fields = {
+        "artefacts": ("phase_axis", "resolution_mm", "ghost", "period", "moved_mm", "moved_share"),
+        "resampling": ("register_mm", "register_deg"),
+        "coverage": ("covered_mm",),
+        "ceilings": ("saturated", "levels"),
+    }
+    for seed in range(30):
+        whole, without = (Mishaps.draw(seed, words, 1, 2) for words in (ALL, tuple(n for n in ALL if n != name)))
+        for other in set(fields) - {name}:
+            assert all(getattr(whole, f) == getattr(without, f) for f in fields[other])
+    assert any(Mishaps.draw(s, ALL, 1, 2) != Mishaps.draw(s, [n for n in ALL if n != name], 1, 2) for s in range(30))
 
 
 def test_what_only_the_scanner_does_changes_no_label_and_no_brain():
@@ -150,6 +186,22 @@ def test_the_command_writes_a_varied_cohort_that_doctor_accepts(tmp_path):
     assert pd.read_csv(tmp_path / "data_manifest.csv")["ingredients"].tolist() == ["+".join(ALL)]
     checked = CliRunner().invoke(main, ["doctor", str(tmp_path / "data_manifest.csv")])
     assert checked.exit_code == 0, checked.output
+
+
+def test_a_folder_of_other_phantoms_is_not_written_into(tmp_path):
+    arguments = ["phantom", "--out", str(tmp_path), "--subjects", "1", "--spacing", "6", "--workers", "1"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert CliRunner().invoke(main, arguments).exit_code == 0  # the same ones: nothing to do
+    for more in (["--with", "ceilings"], ["--seed", "2"]):
+        told = CliRunner().invoke(main, [*arguments, *more])
+        assert told.exit_code == 1
+        assert "holds another cohort (phantom-001 of seed 0, with no ingredients); choose another --out" in told.stderr
+
+
+def test_a_wrong_word_lists_the_ingredients_whatever_else_is_missing():
+    told = CliRunner().invoke(main, ["phantom", "--with", "help"])
+    assert told.exit_code == 1
+    assert "choose from all, anatomy, lesions" in told.stderr
 
 
 @pytest.mark.parametrize(
