@@ -99,7 +99,8 @@ def report(found: list[Tables], out: Path) -> None:
     if rows:
         differences = pd.concat(rows, ignore_index=True)
         differences.to_csv(out / "differences.csv", index=False)
-        print(differences[differences["modalities"] == "all"].round(3).to_string(index=False))
+        shown = differences[differences["modalities"] == "all"].round({"difference": 3, "low": 3, "high": 3})
+        print(shown.to_string(index=False))
 
 
 def main() -> None:
