@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from studies import COST, GridKey, add_grid_options, add_options, change, gathered, over_grid, parse_value
+from studies import GridKey, add_grid_options, add_options, change, gathered, in_front, over_grid, parse_value, summary
 
 from mtg_lab.recipes import Recipe, override, suite
 from mtg_lab.recipes import preset as make_preset
@@ -74,22 +74,18 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, out: Path, with
     run = train(recipe, workers=workers)
     cohort = recipe.cohort()
     scores = kept_scores(run, cohort, split, out)
-    line = {"run": run.digest, "steps": recipe.steps, "dice": scores["value"].mean()}
-    for column in ("region", "modalities"):
-        line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
+    line = summary(run, scores)
     gaps = pd.DataFrame(columns=["metric", "value", "low", "high"])
     if with_gap:
         gaps = gap(latents(run, cohort, split), nulls=0, measures=BASIC)
         line |= dict(zip(gaps["metric"], gaps["value"], strict=True))
-    line |= {k: run.environment[k] for k in COST}
     return scores, gaps, pd.DataFrame([line])
 
 
 def labelled(tables: Tables, key: GridKey) -> Tables:
     """With the arm, the settings in words and the seed in front; in the line of facts each setting is a column too."""
-    labels = dict(zip(("arm", "settings", "seed"), key, strict=True))
-    scores, gaps, facts = (t.assign(**labels)[[*labels, *t.columns]] for t in tables)
-    point = (part.split("=", 1) for part in str(labels["settings"]).split())
+    scores, gaps, facts = in_front(("arm", "settings", "seed"), tables, key)
+    point = (part.split("=", 1) for part in key[1].split())
     return scores, gaps, facts.assign(**{k: parse_value(v) for k, v in point})
 
 

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from studies import COST, Tables, add_options, change, check_options, gathered, in_front, points
+from studies import COST, Tables, add_options, change, check_options, gathered, in_front, points, tell_means
 
 from mtg_lab.missingness import Missingness, availability
 from mtg_lab.recipes import Recipe, preset
@@ -143,8 +143,7 @@ def report(found: list[Tables], out: Path) -> None:
     runs = pd.concat([t[-1] for t in found], ignore_index=True)
     groups = runs.groupby(["backbone", "rates", "arm"], sort=False)
     shown = [c for c in runs if c.startswith("dice") and c != "dice"]
-    spread = pd.DataFrame({"sd": groups["dice"].std(), "seeds": groups["dice"].size()})
-    print(groups[["dice", *shown, "seconds_per_step"]].mean().join(spread).round(3).to_string())
+    tell_means(groups, ["dice", *shown, "seconds_per_step"])
     if coefficients := [c for c in runs if c.startswith(("coefficient_", "preference_"))]:
         print(groups[coefficients].mean().dropna().round(3).to_string())
     rows = differences({tuple(t[-1].loc[0, list(LABELS)]): t[0] for t in found})

@@ -22,7 +22,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from studies import Tables, add_options, apart, change, gathered, in_front, points, summary
+from studies import (
+    Tables,
+    add_options,
+    apart,
+    change,
+    gathered,
+    in_front,
+    keep_differences,
+    points,
+    summary,
+    tell_means,
+)
 
 from mtg_lab import read_manifest
 from mtg_lab.files import write_text
@@ -85,8 +96,7 @@ def report(found: list[Tables], out: Path) -> None:
     runs = pd.concat([t[-1] for t in found], ignore_index=True)
     groups = runs.groupby(["patients", "rate", "arm"])
     shown = [c for c in runs if c.startswith("dice")]
-    spread = pd.DataFrame({"sd": groups["dice"].std(), "seeds": groups["dice"].size()})
-    print(groups[shown].mean().join(spread).round(3).to_string())
+    tell_means(groups, shown)
     scores = pd.concat([t[0] for t in found], ignore_index=True)
     rows = []
     for (patients, rate), part in scores[scores["patients"] > 0].groupby(["patients", "rate"]):
@@ -96,11 +106,7 @@ def report(found: list[Tables], out: Path) -> None:
             ours, theirs = ({s: sides[arm][s] for s in seeds} for arm in ("start", "scratch"))
             labels = {"patients": patients, "rate": rate, "seeds": len(seeds)}
             rows.append(paired_difference(ours, theirs).assign(**labels))
-    if rows:
-        differences = pd.concat(rows, ignore_index=True)
-        differences.to_csv(out / "differences.csv", index=False)
-        shown = differences[differences["modalities"] == "all"].round({"difference": 3, "low": 3, "high": 3})
-        print(shown.to_string(index=False))
+    keep_differences(rows, out)
 
 
 def main() -> None:

@@ -23,7 +23,18 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from studies import Tables, add_options, apart, change, gathered, in_front, points, summary
+from studies import (
+    Tables,
+    add_options,
+    apart,
+    change,
+    gathered,
+    in_front,
+    keep_differences,
+    points,
+    summary,
+    tell_means,
+)
 
 from mtg_lab import phantom, read_manifest
 from mtg_lab.manifest import write_manifest
@@ -94,8 +105,7 @@ def report(found: list[Tables], out: Path) -> None:
     runs = pd.concat([t[-1] for t in found], ignore_index=True)
     groups = runs.groupby(["cohort", "arm"], sort=False)
     shown = [c for c in runs if c.startswith("dice")]
-    spread = pd.DataFrame({"sd": groups["dice"].std(), "seeds": groups["dice"].size()})
-    print(groups[shown].mean().join(spread).round(3).to_string())
+    tell_means(groups, shown)
     scores = pd.concat([t[0] for t in found], ignore_index=True)
     tables = dict(list(scores.groupby(["cohort", "arm", "seed"], sort=False)))
     rows = []
@@ -104,10 +114,7 @@ def report(found: list[Tables], out: Path) -> None:
         if seeds and arm != "all":
             sides = [{s: tables[name, a, s] for s in seeds} for a in (arm, "all")]
             rows.append(paired_difference(*sides).assign(cohort=name, ours=arm, theirs="all", seeds=len(seeds)))
-    if rows:
-        differences = pd.concat(rows, ignore_index=True)
-        differences.to_csv(out / "differences.csv", index=False)
-        print(differences[differences["modalities"] == "all"].round(3).to_string(index=False))
+    keep_differences(rows, out)
 
 
 def main() -> None:

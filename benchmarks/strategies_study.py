@@ -36,7 +36,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from studies import COST, GridKey, Tables, add_grid_options, add_options, change, gathered, over_grid
+from studies import (
+    GridKey,
+    Tables,
+    add_grid_options,
+    add_options,
+    change,
+    gathered,
+    keep_differences,
+    over_grid,
+    summary,
+    tell_means,
+)
 
 from mtg_lab import read_manifest, vocabulary
 from mtg_lab.manifest import Manifest
@@ -123,11 +134,8 @@ def _scored(run: Run, split: str, invented: str) -> Tables:
     started = time.process_time()
     scores = evaluate(run, cohort, split, subsets=subsets)
     scoring = (time.process_time() - started) / scores["subject"].nunique()
-    line = {"run": run.digest, "steps": recipe.steps, "dice": scores["value"].mean()}
-    for column in ("region", "modalities"):
-        line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
+    line = summary(run, scores)
     line |= {"parameters": sum(p.numel() for p in run.backbone().parameters()), "scoring_seconds": scoring}
-    line |= {k: run.environment[k] for k in COST}
     return scores, _invented(run, invented, split, subsets), pd.DataFrame([line])
 
 
@@ -171,10 +179,7 @@ def report(found: list[Tables], out: Path) -> None:
     runs = pd.concat([t[-1] for t in found], ignore_index=True)
     groups = runs.groupby(["arm", "settings"], sort=False)
     shown = [c for c in runs if c.startswith("dice")]
-    spread = pd.DataFrame({"sd": groups["dice"].std(), "runs": groups["dice"].size()})
-    print(
-        groups[[*shown, "parameters", "seconds_per_step", "scoring_seconds"]].mean().join(spread).round(3).to_string()
-    )
+    tell_means(groups, [*shown, "parameters", "seconds_per_step", "scoring_seconds"])
     invented = pd.concat([t[1] for t in found], ignore_index=True)
     if len(invented):
         told = invented.assign(any=invented["value"].astype(float) > 0).groupby(["arm", "settings"], sort=False)
@@ -194,10 +199,7 @@ def report(found: list[Tables], out: Path) -> None:
             sides = [{s: tables[arm, words, s] for s in seeds} for arm in (ours, theirs)]
             labels = {"ours": ours, "theirs": theirs, "settings": words, "seeds": len(seeds)}
             rows.append(paired_difference(*sides).assign(**labels))
-    if rows:
-        differences = pd.concat(rows, ignore_index=True)
-        differences.to_csv(out / "differences.csv", index=False)
-        print(differences[differences["modalities"] == "all"].round(3).to_string(index=False))
+    keep_differences(rows, out)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -154,6 +155,22 @@ def summary(run: Run, scores: pd.DataFrame) -> dict[str, object]:
     for column in ("region", "modalities"):
         line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=False)["value"].mean().items()}
     return line | {k: run.environment.get(k) for k in COST}
+
+
+def tell_means(groups: Any, shown: Sequence[str]) -> None:
+    """Print means over runs, their standard deviation and number."""
+    spread = pd.DataFrame({"sd": groups["dice"].std(), "runs": groups["dice"].size()})
+    print(groups[list(shown)].mean().join(spread).round(3).to_string())
+
+
+def keep_differences(rows: Sequence[pd.DataFrame], out: Path) -> None:
+    """Write differences.csv, and print those over all numbers of modalities."""
+    if not rows:
+        return
+    differences = pd.concat(rows, ignore_index=True)
+    differences.to_csv(out / "differences.csv", index=False)
+    told = differences[differences["modalities"] == "all"]
+    print(told.round({"difference": 3, "low": 3, "high": 3, "detectable": 3}).to_string(index=False))
 
 
 def apart(cohort: Manifest, split: str, out: Path) -> Path:

@@ -166,8 +166,7 @@ def subject_fingerprint(subject: Subject) -> str:
 
         _, spacing = _root_and_spacing(subject)
         plain = f"phantom-{phantom.GENERATOR_VERSION}-{subject.seed}-{subject.site}-{spacing:g}"
-        varied = [f"varied{phantom.VARIED_VERSION}", *subject.ingredients] if subject.ingredients else []
-        return "-".join([plain, *varied])
+        return plain + _variety(subject.ingredients)
     for column, path in subject.files.items():
         _check_file(subject, column, path)
     return "-".join(content_fingerprint(p) for _, p in sorted(subject.files.items()))
@@ -305,8 +304,7 @@ def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path, ow
         from mtg_lab import phantom
 
         # phantom-001 of another seed, site or other ingredients is another patient
-        words = _ingredients(row)
-        mine = "-".join([f"-{seed}{row['site']}", *([f"varied{phantom.VARIED_VERSION}"] if words else []), *words])
+        mine = f"-{seed}{row['site']}{_variety(_ingredients(row))}"
         files = {c: cache_folder("phantom", f"v{phantom.GENERATOR_VERSION}") / row[c] for c in files}
         files = {c: p.parent.with_name(p.parent.name + mine) / p.name for c, p in files.items()}
     return Subject(
@@ -329,6 +327,13 @@ def _ingredients(row: Mapping[str, str]) -> tuple[str, ...]:
     from mtg_lab import phantom
 
     return phantom.chosen_ingredients(row["ingredients"])
+
+
+def _variety(ingredients: Sequence[str]) -> str:
+    """What sets a varied phantom apart in names; nothing for the plain one."""
+    from mtg_lab import phantom
+
+    return "-".join(["", f"varied{phantom.VARIED_VERSION}", *ingredients]) if ingredients else ""
 
 
 def _phantom_sites() -> tuple[str, ...]:

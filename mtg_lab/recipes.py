@@ -110,6 +110,7 @@ class Recipe:
         object.__setattr__(self, "method_options", methods.checked_options(method, self.method_options))
         object.__setattr__(self, "manifest", str(self.manifest))
         object.__setattr__(self, "start", str(self.start))
+        object.__setattr__(self, "start_weights", self.start_weights if self.start else "")
         # In its one form: rules in other words are one recipe, and to miss nothing is no setting.
         rule = Missingness.from_json(self.missing) if self.missing else Missingness()
         object.__setattr__(self, "missing", {} if rule.rule == "complete" else rule.to_json())

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from .atlas import Array, Field, Grid
+from .atlas import Array, Field, Grid, turned
 from .ingredients import stream
 
 
@@ -93,13 +93,7 @@ class Mishaps:
         """Interpolated at places that are a little off."""
         if not any((*self.register_mm, *self.register_deg)):
             return image
-        turn = np.eye(3)
-        for axis, angle in enumerate(np.deg2rad(self.register_deg)):
-            i, j = [(1, 2), (0, 2), (0, 1)][axis]
-            one = np.eye(3)
-            one[i, i] = one[j, j] = np.cos(angle)
-            one[i, j], one[j, i] = -np.sin(angle), np.sin(angle)
-            turn = one @ turn
+        turn = turned(np.eye(3), np.deg2rad(self.register_deg))
         centre = (np.array(image.shape) - 1) / 2
         offset = centre - turn @ centre + np.divide(self.register_mm, grid.spacing_mm)
         return ndimage.affine_transform(image, turn, offset, order=1, mode="nearest")

@@ -11,6 +11,7 @@ therefore looks the same on a grid of 1 mm and on one of 4 mm.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -68,6 +69,16 @@ class Grid:
         index = (points_mm - origin) / np.float32(self.spacing_mm)
         mode, cval = ("nearest", 0.0) if outside is None else ("constant", outside)
         return ndimage.map_coordinates(volume, index, order=1, mode=mode, cval=cval, output=np.float32)
+
+
+def turned(matrix: NDArray[np.float64], angles: Iterable[float]) -> NDArray[np.float64]:
+    """A 3 x 3 matrix turned about the first axis, then the second, then the third, by three angles in radians."""
+    for angle, (i, j) in zip(angles, ((1, 2), (0, 2), (0, 1)), strict=True):
+        turn = np.eye(3)
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        matrix = turn @ matrix
+    return matrix
 
 
 @dataclass(frozen=True)
@@ -203,12 +214,7 @@ class Person:
         """Draw a person; brains of 1.3 to 1.9 litres, as in patients (the template itself has 1.9)."""
         scale = np.exp(rng.normal(0, 0.016, 3)) * np.exp(rng.normal(np.log(0.95), 0.018))
         matrix = np.diag(1 / scale)
-        for axis, angle in enumerate(rng.normal(0, np.deg2rad([2, 2, 3]))):
-            i, j = [(1, 2), (0, 2), (0, 1)][axis]
-            turn = np.eye(3)
-            turn[i, i] = turn[j, j] = np.cos(angle)
-            turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-            matrix = turn @ matrix
+        matrix = turned(matrix, rng.normal(0, np.deg2rad([2, 2, 3])))
         warps = tuple(
             (float(rng.uniform(low, high)), tuple(Field.draw(rng, knots) for _ in range(3)))
             for knots, low, high in ((48.0, 2.5, 4.0), (22.0, 0.8, 1.4), (11.0, 0.9, 1.4), (6.0, 0.4, 0.7))

@@ -177,7 +177,9 @@ def synthesise(
     inside = maps["inside"]
     fractions, within = _fractions(patient, grid, maps)
     texture = {name: field.on(grid)[inside] for name, field in patient.body.fields.items()}
-    texture |= {"nuclei": maps["tissue"]["nuclei"], "hindbrain": hindbrain(maps["atlas_mm"])}
+    texture["nuclei"] = maps["tissue"]["nuclei"]
+    if any(patient.body.hindbrain):
+        texture["hindbrain"] = hindbrain(maps["atlas_mm"])
     site_number = list(SITES).index(site)
     body = patient.body
     if "scanners" in chosen:
