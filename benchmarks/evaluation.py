@@ -31,7 +31,7 @@ from mtg_lab import inference, load_run, vocabulary
 from mtg_lab.backbones import Backbone
 from mtg_lab.data import Preprocessing, preprocessing_transform
 from mtg_lab.manifest import Subject
-from mtg_lab.phantom.cohort import synthesise, write_case
+from mtg_lab.phantom import synthesise, write_case
 from mtg_lab.scoring import dice, region_masks
 
 WINDOW, OVERLAP = 80, 0.5

@@ -1,25 +1,15 @@
 """A synthetic cohort of gliomas in four or six MRI sequences, made from real anatomy, growth equations and MR physics.
 
 The order of the data: `atlas` draws a person's brain, `vessels` what takes up contrast in it, `tumour` grows a glioma,
-`signal` scans it, `maps` adds diffusion and perfusion, `cohort` writes patients and tables of patients. What makes
-patients and scans more varied than the plain phantom is a switch each, listed in `ingredients`: `contents` of a core,
-`scanners` nobody has met, `artefacts`.
+`signal` scans it, `maps` adds diffusion and perfusion, `patient` joins them, `cohort` writes patients and tables of
+patients. What makes patients and scans more varied than the plain phantom is a switch each, listed in `ingredients`:
+`contents` of a core, `scanners` nobody has met, `artefacts`.
 """
 
-from .cohort import (
-    GENERATOR_VERSION,
-    PROTOCOLS,
-    PhantomCase,
-    cohort_rows,
-    file_names,
-    find_protocol,
-    layers,
-    materialise,
-    synthesise,
-    write_case,
-)
+from .cohort import cohort_rows, file_names, find_protocol, materialise, write_case
 from .ingredients import INGREDIENTS, VARIED_VERSION, chosen_ingredients
 from .maps import EXTENDED
+from .patient import GENERATOR_VERSION, PROTOCOLS, PhantomCase, layers, synthesise
 from .signal import MODALITIES, SITES, Scanner
 
 __all__ = [

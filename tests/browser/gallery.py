@@ -90,6 +90,13 @@ table = pd.DataFrame(found, columns=["subject", "site", "tissue", "voxel", "moda
 show("points", point_explorer(table, lambda name: images))
 """,
     "rotation": "show('rotation', rotating_view(table))",
+    "phantom": """
+from mtg_lab.phantom_views import Step
+from mtg_lab.widgets_phantom import phantom_builder
+tissue = Step("tissue", "shares of a voxel", {"gm": head / 2}, 0 * label, shares=True)
+steps = [tissue, Step("scanner", "noise", images, label)]
+show("phantom", phantom_builder(steps, {1: "NCR", 2: "ED"}))
+""",
     "guess": """
 from mtg_lab.widgets_guess import guess
 show("guess", guess("How much?", 0.25, "So it was measured."))

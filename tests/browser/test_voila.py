@@ -166,6 +166,11 @@ def test_closing_the_gap_draws_the_latents_elsewhere(page, number, words):
     assert words in slide(page, "gap", number)
 
 
+@pytest.mark.widget("phantom")
+def test_a_step_further_the_phantom_is_scanned(page):
+    assert "Step 2 of 2, scanner: noise" in slide(page, "phantom")
+
+
 @pytest.mark.widget("points")
 def test_an_arrow_key_chooses_the_next_point_on_that_side(page):
     canvas = page.locator(".points canvas")

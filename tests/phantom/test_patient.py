@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from mtg_lab import phantom
 from mtg_lab.phantom.atlas import Grid, Person, load_atlas
@@ -125,6 +126,18 @@ def test_tumour_stays_out_of_csf():
     tumour = maps["label"] > 0
     assert maps["csf"][tumour].max() < 0.5
     assert maps["brain"][tumour].min() == 1
+
+
+def test_the_scan_is_the_signal_seen_through_a_scanner(make_case):
+    """Noise, coil and slices blur what tissues shine; they make no other picture of it."""
+    case, maps = make_case(2), phantom.layers(2, 4.0)
+    inside = maps["brain"] > 0
+    for modality in phantom.MODALITIES:
+        signal, image = maps[f"signal_{modality}"], case.images[modality]
+        assert not signal[~inside].any()
+        assert spearmanr(signal[inside], image[inside]).statistic > 0.8
+    everywhere = np.stack([maps[f"signal_{m}"][inside] for m in phantom.MODALITIES])
+    assert (everywhere > 0).mean() > 0.999
 
 
 def test_mass_effect_squeezes_ventricles_and_displaces_outwards():
