@@ -20,10 +20,10 @@ AdaMM's parts: ``adamm_no_adapters`` (nor graph), ``adamm_no_graph``, ``adamm_no
 (content and style not in units of the teacher's), ``adamm_released``; ``..._open`` is the same network with its gate
 open.
 
-Runs are recipes: what is trained is not trained again. After every run scores.csv, runs.csv (one line a run: mean
-scores, parameters, seconds) and about.json are written; at the end differences.csv (paired over subjects and seeds,
-95 % intervals). ``--invented`` names a further cohort, of whose subjects without enhancing tumour it is told how much
-of it each network invents (invented.csv).
+Runs are recipes: what is trained is not trained again, who is scored is not scored again. After every run scores.csv,
+runs.csv (one line a run: mean scores, parameters, seconds) and about.json are written; at the end differences.csv
+(paired over subjects and seeds, 95 % intervals). ``--invented`` names a further cohort, of whose subjects without
+enhancing tumour it is told how much of it AdaMM, with and without its gate, and ``dropout`` invent (invented.csv).
 """
 
 import argparse
@@ -41,6 +41,7 @@ from studies import (
     Tables,
     add_grid_options,
     add_options,
+    apart,
     change,
     gathered,
     keep_differences,
@@ -56,6 +57,7 @@ from mtg_lab.recipes import Recipe, override, preset
 from mtg_lab.runs import Run
 
 OPEN = "_open"
+INVENTING = ("adamm", "dropout")  # methods asked for what they invent: those with a gate, and what they are held to
 SPECIALIST = "specialist "
 NO_BBDM = {"method.style": "off", "method.content_weight": 0.0, "method.adversary_weight": 0.0}
 # No gradient reaches the head; the gate is open, as an untrained head would close it at random.
@@ -104,7 +106,7 @@ def arms(name: str, manifest: str, seed: int, changes: Mapping[str, object]) -> 
     return found
 
 
-def work(recipe: Recipe, split: str, workers: int, threads: int, invented: str) -> Tables:
+def work(recipe: Recipe, split: str, workers: int, threads: int, invented: str, out: Path) -> Tables:
     """Train (or load) one run and score it, in all its variants: scores, what it invents, a line of facts each."""
     import torch
 
@@ -118,35 +120,39 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, invented: str) 
         variants["mean"] = with_mean_images(run)
     if recipe.method == "adamm" and recipe.backbone_options.get("gate") != "off":
         variants["open"] = with_gate(run, "off")
-    found = [_scored(operated, split, invented) for operated in variants.values()]
+    found = [_scored(operated, split, invented, out / "scores" / variant) for variant, operated in variants.items()]
     return tuple(
         pd.concat([t.assign(variant=v) for v, t in zip(variants, tables, strict=True)], ignore_index=True)
         for tables in zip(*found, strict=True)
     )
 
 
-def _scored(run: Run, split: str, invented: str) -> Tables:
+def _scored(run: Run, split: str, invented: str, out: Path) -> Tables:
     from mtg_lab.evaluation import evaluate
 
     recipe = run.recipe
     cohort = read_manifest(recipe.manifest).limit(*recipe.limit)  # those scored have everything
     subsets = [str(recipe.missing["subset"])] if recipe.missing else None
+    backbone, first = run.backbone(), cohort.split(split).subjects[0]
     started = time.process_time()
-    scores = evaluate(run, cohort, split, subsets=subsets)
-    scoring = (time.process_time() - started) / scores["subject"].nunique()
+    evaluate(run, replace(cohort, subjects=(first,)), split, subsets=subsets)
+    scoring = time.process_time() - started
+    scores = evaluate(run, cohort, split, subsets=subsets, out=out / f"{run.digest}-{split}.csv")
     line = summary(run, scores)
-    line |= {"parameters": sum(p.numel() for p in run.backbone().parameters()), "scoring_seconds": scoring}
-    return scores, _invented(run, invented, split, subsets), pd.DataFrame([line])
+    line |= {"parameters": sum(p.numel() for p in backbone.parameters()), "scoring_seconds": scoring}
+    gated = recipe.method in INVENTING
+    return scores, _invented(run, invented if gated else "", split, subsets, out), pd.DataFrame([line])
 
 
-def _invented(run: Run, manifest: str, split: str, subsets: list[str] | None) -> pd.DataFrame:
+def _invented(run: Run, manifest: str, split: str, subsets: list[str] | None, out: Path) -> pd.DataFrame:
     """Millilitres of enhancing tumour where there is none, by subject and subset."""
     from mtg_lab.evaluation import evaluate
 
     if not manifest:
         return pd.DataFrame(columns=["subject", "subset", "modalities", "value"])
     cohort = without_enhancing(read_manifest(manifest))
-    volumes = evaluate(run, cohort, split, metrics=["volume_error_ml"], subsets=subsets)
+    path = apart(cohort, split, out) / f"{run.digest}.csv"
+    volumes = evaluate(run, cohort, split, metrics=["volume_error_ml"], subsets=subsets, out=path)
     return volumes.loc[volumes["region"] == "ET", ["subject", "subset", "modalities", "value"]]
 
 
@@ -211,7 +217,12 @@ def main() -> None:
     started = time.perf_counter()
     chosen = over_grid(arms, options, lambda arm: "specialists" if arm.startswith(SPECIALIST) else arm)
     job = partial(
-        work, split=options.split, workers=options.workers, threads=options.threads, invented=options.invented
+        work,
+        split=options.split,
+        workers=options.workers,
+        threads=options.threads,
+        invented=options.invented,
+        out=options.out,
     )
     found = gathered(chosen, job, labelled, ("scores", "invented", "runs"), options)
     if found:

@@ -52,7 +52,7 @@ _NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         "m2ftrans": {"width": 16},
         "adamm": {"width": 16},
         "nnunet": {},
-        "synthesis": {"width": 32, "latent": 16, "depth": 4, "painter_width": 16},
+        "synthesis": {"width": 32, "latent": 16, "depth": 4, "painter_width": 32},
         "feature_generation": {"width": 32, "latent": 16, "depth": 4, "generator_width": 64},
         "sample_retrieval": {"width": 32, "latent": 16, "depth": 4, "memory": 4096},
         "segresnet": {"init_filters": 16},

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from monai.networks.nets.segresnet import SegResNet
+from monai.networks.nets.unet import UNet as PlainUNet
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,27 +28,29 @@ from mtg_lab.backbones.unet import UNet
 class Synthesis(Backbone):
     """Data generation: a network paints the absent images, the U-Net segments as if nothing were missing.
 
-    The painter is MONAI's SegResNet, told by one plane a sequence which of them it sees; the trunk gets the true image
-    wherever there is one. Painted images are ``inner["synthesised"]`` [B, M, D, H, W], also of the present ones.
+    The painter is MONAI's U-Net, told by one plane a sequence which of them it sees; it has no norms, as they take away
+    the very grey values that it is to hit. The trunk gets the true image wherever there is one. Painted images are
+    ``inner["synthesised"]`` [B, M, D, H, W], also of the present ones.
 
     Args:
         modalities: names, in channel order.
         classes: K, background included.
-        painter_width: channels of the painter's first stage, a multiple of four.
+        painter_width: channels of the painter's first stage; the next two have twice and four times as many.
         **trunk: options of :class:`~mtg_lab.backbones.UNet`.
 
     Raises:
         ValueError: a size out of range, or a ``fill``.
     """
 
-    def __init__(self, modalities: Sequence[str], classes: int, painter_width: int = 8, **trunk: Any):
+    def __init__(self, modalities: Sequence[str], classes: int, painter_width: int = 16, **trunk: Any):
         super().__init__()
         check_sizes(painter_width=painter_width)
         self.trunk = UNet(modalities, classes, **_without_fill(trunk))
         self.modalities = self.trunk.modalities
-        self.painter = SegResNet(
-            init_filters=painter_width, in_channels=2 * len(self.modalities), out_channels=len(self.modalities),
-            blocks_down=(1, 1, 2), blocks_up=(1, 1), norm=("GROUP", {"num_groups": min(4, painter_width)}),
+        count = len(self.modalities)
+        self.painter = PlainUNet(
+            3, 2 * count, count, channels=[painter_width, 2 * painter_width, 4 * painter_width], strides=(2, 2),
+            num_res_units=1, adn_ordering="A", act=("leakyrelu", {"negative_slope": 0.1}),
         )  # fmt: skip
 
     def forward(self, images: Tensor, present: Tensor) -> Prediction:
