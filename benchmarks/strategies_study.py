@@ -17,8 +17,8 @@ Arms on the lab's U-Net, same steps, crops and learning rate (those of ``dropout
 
 AdaMM's parts: ``adamm_no_adapters`` (nor graph), ``adamm_no_graph``, ``adamm_no_bbdm`` (no style, content, adversary),
 ``adamm_no_presence`` (no head, no weights, no gate), ``adamm_free_head`` (no norm in the head), ``adamm_plain_units``
-(content and style not in units of the teacher's), ``adamm_released``; ``..._open`` is the same network with its gate
-open.
+(content and style not in units of the teacher's), ``adamm_released``; ``..._open`` is the same network, where it is
+whole, with its gate open.
 
 Runs are recipes: what is trained is not trained again, who is scored is not scored again. After every run scores.csv,
 runs.csv (one line a run: mean scores, parameters, seconds) and about.json are written; at the end differences.csv
@@ -78,7 +78,7 @@ COMPARISONS = [
                                    "feature_generation", "sample_retrieval", "multi_task", "plain", "mind_the_gap",
                                    "adamm_unet", "adamm")),
     *((arm, "adamm") for arm in PARTS if arm != "adamm"),
-    *((arm, arm + OPEN) for arm in PARTS),
+    *((arm, arm + OPEN) for arm in ("adamm", "adamm_free_head", "adamm_plain_units", "adamm_released")),
 ]  # fmt: skip
 
 
@@ -118,13 +118,20 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, invented: str, 
     variants: dict[str, Run] = {"": run}
     if recipe.method == "complete" and not recipe.missing:
         variants["mean"] = with_mean_images(run)
-    if recipe.method == "adamm" and recipe.backbone_options.get("gate") != "off":
+    if _opened(recipe):
         variants["open"] = with_gate(run, "off")
     found = [_scored(operated, split, invented, out / "scores" / variant) for variant, operated in variants.items()]
     return tuple(
         pd.concat([t.assign(variant=v) for v, t in zip(variants, tables, strict=True)], ignore_index=True)
         for tables in zip(*found, strict=True)
     )
+
+
+def _opened(recipe: Recipe) -> bool:
+    """Whether it is asked what the gate does: of whole networks with one, in each form of the head."""
+    parts = [recipe.backbone_options.get(part, True) for part in ("adapters", "graph")]
+    gated = recipe.backbone == "adamm" and recipe.backbone_options.get("gate") != "off"
+    return gated and all(parts) and recipe.method_options["style"] != "off"
 
 
 def _scored(run: Run, split: str, invented: str, out: Path) -> Tables:
@@ -137,22 +144,27 @@ def _scored(run: Run, split: str, invented: str, out: Path) -> Tables:
     started = time.process_time()
     evaluate(run, replace(cohort, subjects=(first,)), split, subsets=subsets)
     scoring = time.process_time() - started
-    scores = evaluate(run, cohort, split, subsets=subsets, out=out / f"{run.digest}-{split}.csv")
+    scores = _kept(out / f"{run.digest}-{split}.csv", run, cohort, split, subsets=subsets)
     line = summary(run, scores)
     line |= {"parameters": sum(p.numel() for p in backbone.parameters()), "scoring_seconds": scoring}
     gated = recipe.method in INVENTING
     return scores, _invented(run, invented if gated else "", split, subsets, out), pd.DataFrame([line])
 
 
+def _kept(path: Path, *asked: Any, **options: Any) -> pd.DataFrame:
+    """Scores from their file, or made and kept there."""
+    from mtg_lab.evaluation import evaluate, read_scores
+
+    return read_scores(path) if path.is_file() else evaluate(*asked, **options, out=path)
+
+
 def _invented(run: Run, manifest: str, split: str, subsets: list[str] | None, out: Path) -> pd.DataFrame:
     """Millilitres of enhancing tumour where there is none, by subject and subset."""
-    from mtg_lab.evaluation import evaluate
-
     if not manifest:
         return pd.DataFrame(columns=["subject", "subset", "modalities", "value"])
     cohort = without_enhancing(read_manifest(manifest))
     path = apart(cohort, split, out) / f"{run.digest}.csv"
-    volumes = evaluate(run, cohort, split, metrics=["volume_error_ml"], subsets=subsets, out=path)
+    volumes = _kept(path, run, cohort, split, metrics=["volume_error_ml"], subsets=subsets)
     return volumes.loc[volumes["region"] == "ET", ["subject", "subset", "modalities", "value"]]
 
 

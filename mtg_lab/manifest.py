@@ -1,7 +1,6 @@
 """``data_manifest.csv``: one row a subject, one column a modality, and how its files are found or synthesised."""
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,15 @@ import pandas as pd
 
 from mtg_lab import vocabulary
 from mtg_lab.errors import InputError
-from mtg_lab.files import cache_folder, content_fingerprint, is_there, make_folder, written_aside
-from mtg_lab.manifest_files import own_schema, read_cells
+from mtg_lab.files import content_fingerprint, is_there, written_aside
+from mtg_lab.manifest_files import find_manifest, own_schema, read_cells
+from mtg_lab.manifest_phantoms import (
+    ingredients_of,
+    phantom_fingerprint,
+    remembered_files,
+    seed_fault,
+    synthesise_missing,
+)
 from mtg_lab.schemas import LabelSchema
 
 RESERVED = ("subject", "split", "site", "seed", "ingredients", "schema", "label", "mask")
@@ -128,7 +134,7 @@ class Manifest:
                     _check_file(subject, column, path)
         todo = [s for s in self.subjects if s.seed is not None and not all(map(is_there, s.files.values()))]
         if todo:
-            _synthesise(todo, workers)
+            synthesise_missing(todo, workers)
         return self
 
     def fingerprint(self) -> str:
@@ -162,11 +168,7 @@ def subject_fingerprint(subject: Subject) -> str:
         InputError: a file of a real subject does not exist.
     """
     if subject.seed is not None:
-        from mtg_lab import phantom
-
-        _, spacing = _root_and_spacing(subject)
-        plain = f"phantom-{phantom.GENERATOR_VERSION}-{subject.seed}-{subject.site}-{spacing:g}"
-        return plain + _variety(subject.ingredients)
+        return phantom_fingerprint(subject)
     for column, path in subject.files.items():
         _check_file(subject, column, path)
     return "-".join(content_fingerprint(p) for _, p in sorted(subject.files.items()))
@@ -178,20 +180,11 @@ def _check_file(subject: Subject, column: str, path: Path) -> None:
         raise InputError(f"subject {subject.name}: {column} does not exist: {path}; {mend}")
 
 
-def default_manifest() -> Path:
-    """The committed cohort, from the working folder or the repository that the package was installed from.
-
-    Raises:
-        InputError: there is none.
-    """
-    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1]):
-        if (folder / "data_manifest.csv").is_file():
-            return folder / "data_manifest.csv"
-    raise InputError("no data_manifest.csv here; make one with 'mtg-lab phantom --out DIR' or 'mtg-lab index FOLDER'")
-
-
 def read_manifest(path: str | Path = "") -> Manifest:
     """Read a manifest; an empty path means the committed phantom cohort.
+
+    Beside it some cohorts come with the package and are read by name: ``varied``, phantoms with all ingredients, and
+    ``sites``, plain ones by scanners that nobody has met.
 
     Raises:
         InputError: the file is missing or unreadable, or a row is at fault (the first fault is told; ``doctor`` lists
@@ -210,7 +203,7 @@ def parse_manifest(path: str | Path = "") -> tuple[Manifest, list[str]]:
     Raises:
         InputError: the file itself is of no use: missing, not CSV, without subjects or without modalities.
     """
-    path = Path(path) if str(path) else default_manifest()
+    path = find_manifest(path)
     (_, header), *lines = read_cells(path)
     own = own_schema(path)
     columns = [vocabulary.canonical_modality(c) for c in header]
@@ -273,18 +266,8 @@ def _row_fault(
         return f"subject {name} occurs twice; names must be unique"
     if row.get("split") and row["split"] not in SPLITS:
         return f"subject {name}: split {row['split']!r} is none of {', '.join(SPLITS)}; name one or leave it empty"
-    if row.get("seed") and not row["seed"].isdecimal():
-        return f"subject {name}: seed {row['seed']!r} is not a whole number; give one, or none for a real subject"
-    if row.get("seed") and row.get("site") not in (sites := _phantom_sites()):
-        found = f"found {row.get('site', '')!r}, fill 'site'"
-        return f"subject {name}: a row with a seed needs one of the sites {', '.join(sites)}; {found}"
-    if row.get("ingredients"):
-        if not row.get("seed"):
-            return f"subject {name}: a real subject has no ingredients; empty the cell or give a seed"
-        try:
-            _ingredients(row)
-        except ValueError as unknown:
-            return f"subject {name}: {unknown}"
+    if fault := seed_fault(row):
+        return f"subject {name}: {fault}"
     if not any(row[m] for m in modalities):
         return f"subject {name}: the row is empty, no modality has a file; fill one or drop it"
     if row.get("label") and not row.get("schema"):
@@ -300,13 +283,8 @@ def _row_fault(
 def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path, own: LabelSchema | None) -> Subject:
     seed = int(row["seed"]) if row.get("seed") else None
     files = {c: folder / row[c] for c in (*modalities, "label", "mask") if row.get(c)}
-    if seed is not None and not all(map(is_there, files.values())):
-        from mtg_lab import phantom
-
-        # phantom-001 of another seed, site or other ingredients is another patient
-        mine = f"-{seed}{row['site']}{_variety(_ingredients(row))}"
-        files = {c: cache_folder("phantom", f"v{phantom.GENERATOR_VERSION}") / row[c] for c in files}
-        files = {c: p.parent.with_name(p.parent.name + mine) / p.name for c, p in files.items()}
+    if seed is not None:
+        files = dict(remembered_files(row, files))
     return Subject(
         name=row["subject"],
         images={m: files[m] for m in modalities if m in files},
@@ -316,63 +294,6 @@ def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path, ow
         mask=files.get("mask"),
         site=row.get("site") or None,
         seed=seed,
-        ingredients=_ingredients(row),
+        ingredients=ingredients_of(row),
         definition=own if own and row.get("schema") == own.name else None,
     )
-
-
-def _ingredients(row: Mapping[str, str]) -> tuple[str, ...]:
-    if not row.get("ingredients"):
-        return ()
-    from mtg_lab import phantom
-
-    return phantom.chosen_ingredients(row["ingredients"])
-
-
-def _variety(ingredients: Sequence[str]) -> str:
-    """What sets a varied phantom apart in names; nothing for the plain one."""
-    from mtg_lab import phantom
-
-    return "-".join(["", f"varied{phantom.VARIED_VERSION}", *ingredients]) if ingredients else ""
-
-
-def _phantom_sites() -> tuple[str, ...]:
-    from mtg_lab import phantom
-
-    return tuple(phantom.SITES)
-
-
-def _root_and_spacing(subject: Subject) -> tuple[Path, float]:
-    """Where the cohort of a synthetic row lies, and its spacing in mm, from the folder's name (``ROOT/2mm/...``)."""
-    path = next(iter(subject.images.values()))
-    for folder in path.parents:
-        if found := re.fullmatch(r"(\d+(?:\.\d+)?)mm", folder.name):
-            return folder.parent, float(found.group(1))
-    raise InputError(
-        f"subject {subject.name}: a row with a seed keeps its files below a folder such as 2mm/; found {path}"
-    )
-
-
-def _synthesise(subjects: Sequence[Subject], workers: int | None) -> None:
-    from mtg_lab import phantom
-    from mtg_lab.progress import progress
-
-    groups: dict[tuple[Path, float], list[dict[str, Any]]] = {}
-    for s in subjects:
-        # The generator writes every sequence of the row's protocol, also those that the row leaves out.
-        folder = next(iter(s.images.values())).parent
-        root, spacing = place = _root_and_spacing(s)
-        names = phantom.file_names(s.name, phantom.find_protocol(s.images))
-        if wrong := [c for c, path in s.files.items() if path != folder / names.get(c, "")]:
-            mend = f"name its file {names[wrong[0]]}" if wrong[0] in names else "leave its cell empty"
-            raise InputError(f"subject {s.name}: no phantom has the {wrong[0]} {s.files[wrong[0]]}; {mend}")
-        row = {"subject": s.name, "site": s.site, "seed": s.seed, "ingredients": "+".join(s.ingredients)}
-        row |= {column: str((folder / name).relative_to(root)) for column, name in names.items()}
-        groups.setdefault(place, []).append(row)
-    for (root, spacing), rows in groups.items():
-        try:
-            phantom.materialise(rows, make_folder(root), spacing, workers=workers, progress=progress)
-        except ValueError as refusal:
-            raise InputError(f"subject {rows[0]['subject']}: {refusal}") from refusal
-        except OSError as error:
-            raise InputError(f"cannot write the phantom to {root} ({error.strerror or error}); free space") from error

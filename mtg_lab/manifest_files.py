@@ -6,6 +6,39 @@ from pathlib import Path
 from mtg_lab.errors import InputError
 from mtg_lab.schemas import SCHEMAS, LabelSchema, read_schema
 
+_SHIPPED = Path(__file__).resolve().parent / "cohorts"
+
+
+def default_manifest() -> Path:
+    """The committed cohort, from the working folder or the repository that the package was installed from.
+
+    Raises:
+        InputError: there is none.
+    """
+    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1]):
+        if (folder / "data_manifest.csv").is_file():
+            return folder / "data_manifest.csv"
+    raise InputError("no data_manifest.csv here; make one with 'mtg-lab phantom --out DIR' or 'mtg-lab index FOLDER'")
+
+
+def find_manifest(path: str | Path = "") -> Path:
+    """The file that is meant: the committed cohort where nothing is named, one that comes with the package by its name.
+
+    Raises:
+        InputError: nothing is named and there is no committed cohort.
+    """
+    if not str(path):
+        return default_manifest()
+    path = Path(path)
+    if path.name == str(path) and not path.exists() and path.name in shipped_manifests():
+        return _SHIPPED / f"{path.name}.csv"
+    return path
+
+
+def shipped_manifests() -> list[str]:
+    """Names of the cohorts that come with the package."""
+    return sorted(p.stem for p in _SHIPPED.glob("*.csv"))
+
 
 def schema_file(manifest: Path) -> Path:
     """Where a manifest's own label schema lies, if it has one: ``mine.csv`` has ``mine.schema.json`` beside it."""
@@ -37,8 +70,9 @@ def read_cells(path: Path) -> list[tuple[int, list[str]]]:
         if path.is_dir():
             mend = f"write its manifest with 'mtg-lab index {path}', or name a .csv in it"
             raise InputError(f"the manifest {path} is a folder; {mend}")
+        named = f"or name one of the package: {', '.join(shipped_manifests())}"
         raise InputError(
-            f"the manifest {path} does not exist; make one with 'mtg-lab index FOLDER' or 'mtg-lab phantom'"
+            f"the manifest {path} does not exist; make one with 'mtg-lab index FOLDER' or 'mtg-lab phantom', {named}"
         )
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets begin with a byte-order mark

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtg_lab.manifest_files import shipped_manifests
 from mtg_lab.notebook_parameters import NotebookError
 
 SWEEP_KEYS = ("notebook", "preset", "manifest", "split", "grid")
@@ -99,7 +100,10 @@ def read_sweep(path: Path, folder: Path | None = None) -> SweepFile:
 
 
 def _beside(manifest: object, path: Path) -> Path | None:
-    return Path(path).parent / str(manifest) if manifest else None
+    if not manifest:
+        return None
+    beside = Path(path).parent / str(manifest)
+    return Path(str(manifest)) if str(manifest) in shipped_manifests() and not beside.exists() else beside
 
 
 def _points(grid: Any, path: Path) -> list[dict[str, object]]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from mtg_lab.errors import InputError
 from mtg_lab.files import make_folder, write_text
+from mtg_lab.manifest_files import find_manifest
 from mtg_lab.notebook_parameters import NotebookError, Plan, parse_parameters, plan_runs
 from mtg_lab.notebook_run import Outcome, PollingEngine, one_line, run_one
 from mtg_lab.notebook_selection import default_folder, find_notebooks, read_sweep
@@ -116,7 +117,7 @@ def _planned(
     if given.get("preset", preset) not in PRESETS:
         raise NotebookError(f"preset {given.get('preset', preset)}: there are {', '.join(PRESETS)}")
     if given.get("manifest"):
-        path = Path(str(given["manifest"]))
+        path = find_manifest(str(given["manifest"]))
         if not path.is_file():
             raise NotebookError(f"no manifest {path}; mend the path, or make one with 'mtg-lab index FOLDER'")
         # The kernel's folder is the notebook's, not the caller's.
@@ -211,7 +212,7 @@ def _asked(notebook: Path, point: Mapping[str, object], preset: str, manifest: P
     facts = [preset, sorted((k, repr(v)) for k, v in point.items()), version("mtg-lab")]
     digest = hashlib.sha256(json.dumps(facts).encode() + notebook.read_bytes())
     if manifest is not None:
-        digest.update(Path(manifest).read_bytes())
+        digest.update(find_manifest(manifest).read_bytes())
     return digest.hexdigest()
 
 

@@ -17,6 +17,7 @@ from mtg_lab.comparison import conduct
 from mtg_lab.errors import InputError
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
 from mtg_lab.manifest import Manifest, read_manifest
+from mtg_lab.manifest_files import find_manifest
 from mtg_lab.missingness import Missingness
 from mtg_lab.progress import progress
 from mtg_lab.protocol import check_comparable, protocol_attrs, read_scores, save_scores
@@ -48,7 +49,7 @@ def recipes_of(
     Raises:
         InputError: an unknown name or value, or the same arm and seed twice.
     """
-    path = str(Path(manifest).resolve()) if str(manifest) else ""  # workers have folders of their own
+    path = str(find_manifest(manifest).resolve()) if str(manifest) else ""  # workers have folders of their own
     recipes: dict[RunKey, Recipe] = {}
     names = dict.fromkeys(name for point in points for name in point)
     differing = [n for n in names if n not in ("method", "seed") and len({repr(p.get(n)) for p in points}) > 1]

@@ -1,6 +1,7 @@
 """A cohort is one table: what is written is read, the header orders the channels, every fault has its line."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from mtg_lab import manifest as room
 from mtg_lab import phantom
 from mtg_lab.errors import InputError
 from mtg_lab.manifest import parse_manifest, read_manifest, write_manifest
+from mtg_lab.manifest_files import default_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "subject,split,schema,t1c,t2f,label\n"
@@ -329,9 +331,37 @@ def test_the_committed_cohort_is_what_an_empty_path_means(monkeypatch, tmp_path)
     monkeypatch.chdir(ROOT / "tests")
     assert read_manifest() == read_manifest(ROOT / "data_manifest.csv")
     monkeypatch.chdir(tmp_path)
-    assert room.default_manifest() == ROOT / "data_manifest.csv"
+    assert default_manifest() == ROOT / "data_manifest.csv"
 
 
 def test_the_committed_cohort_is_what_the_generator_writes(tmp_path):
     written = write_manifest(phantom.cohort_rows(), phantom.MODALITIES, tmp_path / "m.csv")
     assert written.read_text() == (ROOT / "data_manifest.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "splits"), [("varied", {"train": 60, "val": 13, "test": 27}), ("sites", {"test": 18})]
+)
+def test_cohorts_of_the_package_are_read_by_name_wherever_one_stands(name, splits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cohort = read_manifest(name)
+    assert Counter(s.split for s in cohort) == splits
+    assert all(s.seed is not None and "scanners" in s.ingredients for s in cohort)
+    assert not {s.seed for s in cohort} & {s.seed for s in read_manifest(ROOT / "data_manifest.csv")}
+    write_manifest(phantom.cohort_rows(1), phantom.MODALITIES, tmp_path / name)
+    assert len(read_manifest(name)) == 1, "a file of that name comes first"
+
+
+def test_the_cohorts_of_the_package_are_those_that_the_generator_lists(tmp_path):
+    made = {
+        "varied": phantom.cohort_rows(100, 1, ingredients="all"),
+        "sites": [row | {"split": "test"} for row in phantom.cohort_rows(18, 2, ingredients="scanners")],
+    }
+    for name, rows in made.items():
+        written = write_manifest(rows, phantom.MODALITIES, tmp_path / name)
+        assert written.read_text() == read_manifest(name).path.read_text()
+
+
+def test_who_names_no_cohort_is_told_those_of_the_package(tmp_path):
+    with pytest.raises(InputError, match="or name one of the package: sites, varied"):
+        read_manifest(tmp_path / "nowhere.csv")

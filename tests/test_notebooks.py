@@ -17,7 +17,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mtg_lab import notebooks as runner
+from mtg_lab.manifest_files import find_manifest
 from mtg_lab.notebooks import NotebookError, find_notebooks, parse_parameters, read_sweep, run_grid, run_notebooks
+from mtg_lab.sweeps import recipes_of
 
 PARAMETERS = (
     'preset: str = "lab"  # size\nseed: int = 0  # generator\nout: str = ""  # folder\nmanifest: str = ""  # cohort'
@@ -200,6 +202,18 @@ def test_a_sweep_is_every_combination_of_its_values(tmp_path):
     found = read_sweep(sweep, tmp_path / "notebooks")
     assert (found.notebook, found.preset, found.manifest) == (notebook, "smoke", tmp_path / "data" / "m.csv")
     assert found.points == [{"seed": s, "weight": w, "rate": 0.2} for s in (0, 1) for w in (0.001, 0.1)]
+    sweep.write_text("manifest: varied\ngrid: {seed: [0]}")
+    assert read_sweep(sweep).manifest == Path("varied"), "a cohort of the package"
+    (tmp_path / "varied").touch()
+    assert read_sweep(sweep).manifest == tmp_path / "varied", "a file beside the sweep comes first"
+
+
+def test_a_cohort_of_the_package_reaches_notebooks_and_recipes_as_its_file(tmp_path):
+    notebook = write(tmp_path, "00_a", parameters=PARAMETERS)
+    (plan,) = runner._planned([notebook], "lab", {}, Path("varied"))
+    assert plan.parameters["manifest"] == str(find_manifest("varied"))
+    (recipe,) = recipes_of([{}], "lab", "varied").values()
+    assert recipe.manifest == plan.parameters["manifest"]
 
 
 def test_a_sweep_may_list_its_runs_and_name_a_notebook_beside_it(tmp_path):

@@ -14,7 +14,7 @@ from mtg_lab import phantom, read_manifest
 from mtg_lab.cli import main
 from mtg_lab.errors import InputError
 from mtg_lab.manifest import subject_fingerprint, write_manifest
-from mtg_lab.phantom import INGREDIENTS, chosen_ingredients, cohort
+from mtg_lab.phantom import INGREDIENTS, chosen_ingredients, patient
 from mtg_lab.phantom.artefacts import Mishaps, Strip
 from mtg_lab.phantom.atlas import Grid, Person, load_atlas
 from mtg_lab.phantom.contents import Contents
@@ -51,9 +51,9 @@ def test_an_unknown_ingredient_is_named_with_those_there_are(words):
 
 @pytest.mark.parametrize("name", ALL)
 def test_taking_one_away_leaves_the_streams_of_the_others(name, monkeypatch):
-    monkeypatch.setattr(cohort, "grow_tumour", lambda person, biology, rng, tracts: SimpleNamespace(biology=biology))
-    monkeypatch.setattr(cohort, "_grown", cohort._grown.__wrapped__)
-    whole, without = cohort._patient(3, ALL), cohort._patient(3, tuple(n for n in ALL if n != name))
+    monkeypatch.setattr(patient, "grow_tumour", lambda person, biology, rng, tracts: SimpleNamespace(biology=biology))
+    monkeypatch.setattr(patient, "_grown", patient._grown.__wrapped__)
+    whole, without = patient._patient(3, ALL), patient._patient(3, tuple(n for n in ALL if n != name))
     kept = {
         "anatomy": lambda p: (p.person.matrix.tolist(), p.person.lopsided, p.body.hindbrain),
         "lesions": lambda p: p.tumour.biology,
@@ -72,15 +72,15 @@ def _bleeding(seed):
 
 
 def test_blood_moves_no_number_of_the_scanner_or_the_dose(monkeypatch):
-    monkeypatch.setattr(cohort, "grow_tumour", lambda person, biology, rng, tracts: SimpleNamespace(biology=biology))
-    monkeypatch.setattr(cohort, "_grown", cohort._grown.__wrapped__)
+    monkeypatch.setattr(patient, "grow_tumour", lambda person, biology, rng, tracts: SimpleNamespace(biology=biology))
+    monkeypatch.setattr(patient, "_grown", patient._grown.__wrapped__)
     seed = next(filter(_bleeding, range(40)))
     doses = []
     for words in ("all", "all-haemorrhage"):
         chosen = chosen_ingredients(words)
         rng = stream(seed, "scanners", 0)
         scanner, tesla = draw_scanner(rng)
-        body = dosed(at_field(cohort._patient(seed, chosen).body, tesla), rng)
+        body = dosed(at_field(patient._patient(seed, chosen).body, tesla), rng)
         doses.append((body.uptake, {name: body.tissues[name].gadolinium_mm for name in TISSUES}, scanner))
     assert doses[0] == doses[1]
 
@@ -160,7 +160,8 @@ def test_the_extended_protocol_has_maps_of_all_that_is_there():
 def test_layers_show_what_was_added():
     plain, full = phantom.layers(2, 6.0), phantom.layers(2, 6.0, "all+cavity")
     assert set(plain) < set(full)
-    tissues = set(full) - {"healthy_gm", "healthy_wm", "healthy_csf", "core_mm", "water", "push_mm", "brain", "label"}
+    others = {"healthy_gm", "healthy_wm", "healthy_csf", "core_mm", "water", "push_mm", "brain", "label"}
+    tissues = set(full) - others - {f"signal_{m}" for m in phantom.MODALITIES}
     total = sum(full[name] for name in tissues)
     assert total[full["brain"] > 0] == pytest.approx(1, abs=1e-4)
 
