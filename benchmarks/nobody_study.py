@@ -38,11 +38,10 @@ from studies import (
 
 from mtg_lab import phantom, read_manifest
 from mtg_lab.manifest import write_manifest
-from mtg_lab.phantom.ingredients import OPTIONAL
 from mtg_lab.recipes import Recipe, preset
 
 FIXED = "_fixed"
-INGREDIENTS = [name for name in phantom.INGREDIENTS if name not in OPTIONAL]
+INGREDIENTS = [name for name in phantom.INGREDIENTS if name not in phantom.OPTIONAL]
 ARMS: dict[str, str] = {
     "all": "all",
     "plain": "",

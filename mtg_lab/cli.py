@@ -71,7 +71,7 @@ _PRESET = click.option("--preset", type=click.Choice(["smoke", "lab", "paper"]),
     "ingredients",
     default="",
     metavar="WORDS",
-    help="beyond the plain phantom: all, all-artefacts, lesions+scanners; a wrong word lists them",
+    help="beyond the plain phantom: all, all-artefacts, lesions+scanners; help lists them",
 )
 @click.option("--workers", default=None, type=click.IntRange(1), help="processes; by default one a core")
 def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: float, protocol: str,
@@ -82,6 +82,10 @@ def phantom(out: Path | None, default: bool, subjects: int, seed: int, spacing: 
     from mtg_lab.manifest import read_manifest, write_manifest
     from mtg_lab.progress import progress
 
+    if ingredients == "help":
+        for name, words in generator.INGREDIENTS.items():
+            click.echo(f"{name:14}{words}{' (not part of all)' if name in generator.OPTIONAL else ''}")
+        return
     try:
         generator.chosen_ingredients(ingredients)
     except ValueError as fault:

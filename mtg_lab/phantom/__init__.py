@@ -7,7 +7,7 @@ patients. What makes patients and scans more varied than the plain phantom is a 
 """
 
 from .cohort import cohort_rows, file_names, find_protocol, materialise, write_case
-from .ingredients import INGREDIENTS, VARIED_VERSION, chosen_ingredients
+from .ingredients import INGREDIENTS, OPTIONAL, VARIED_VERSION, chosen_ingredients
 from .maps import EXTENDED
 from .patient import GENERATOR_VERSION, PROTOCOLS, PhantomCase, layers, synthesise
 from .signal import MODALITIES, SITES, Scanner
@@ -17,6 +17,7 @@ __all__ = [
     "GENERATOR_VERSION",
     "INGREDIENTS",
     "MODALITIES",
+    "OPTIONAL",
     "PROTOCOLS",
     "SITES",
     "VARIED_VERSION",

@@ -199,8 +199,12 @@ def test_a_folder_of_other_phantoms_is_not_written_into(tmp_path):
         assert "holds another cohort (phantom-001 of seed 0, with no ingredients); choose another --out" in told.stderr
 
 
-def test_a_wrong_word_lists_the_ingredients_whatever_else_is_missing():
+def test_help_describes_the_ingredients_and_a_wrong_word_names_them():
     told = CliRunner().invoke(main, ["phantom", "--with", "help"])
+    assert told.exit_code == 0
+    assert [line.split()[0] for line in told.stdout.splitlines()] == list(INGREDIENTS)
+    assert [line.split()[0] for line in told.stdout.splitlines() if line.endswith("(not part of all)")] == ["cavity"]
+    told = CliRunner().invoke(main, ["phantom", "--with", "salt"])
     assert told.exit_code == 1
     assert "choose from all, anatomy, lesions" in told.stderr
 
