@@ -24,6 +24,7 @@ from monai.transforms import (
     RandScaleIntensity,
     RandShiftIntensity,
     RandSimulateLowResolution,
+    ShiftIntensity,
     Transform,
 )
 
@@ -49,7 +50,9 @@ def randomising(strength: float) -> list[Transform]:
         RandAdjustContrast(prob=0.3, gamma=(1 / (1 + 0.5 * strength), 1 + 0.5 * strength), retain_stats=True),
         RandScaleIntensity(factors=0.25 * strength, prob=0.5),
         RandShiftIntensity(offsets=0.25 * strength, prob=0.5),
-        Lifted(RandBiasField(degree=3, coeff_range=(-0.1 * strength, 0.1 * strength), prob=0.3)),
+        ShiftIntensity(_LIFT),
+        RandBiasField(degree=3, coeff_range=(-0.1 * strength, 0.1 * strength), prob=0.3),
+        ShiftIntensity(-_LIFT),
         RandGaussianSmooth(sigma_x=sigma, sigma_y=sigma, sigma_z=sigma, prob=0.2),
         RandSimulateLowResolution(prob=0.2, zoom_range=(1 / (1 + strength), 1.0)),
         RandGibbsNoise(prob=0.1, alpha=(0.0, min(0.5 * strength, 1.0))),
@@ -86,20 +89,3 @@ class EachSequence(Randomizable, MapTransform):
             if brain.any():
                 changed[number] = torch.where(brain, self.transform(sequence[None])[0], 0)
         return {**data, "image": changed}
-
-
-class Lifted(Randomizable, Transform):
-    """A random transform of z-scores that are made positive for it."""
-
-    def __init__(self, transform: Any):
-        self.transform = transform
-
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "Lifted":
-        """As MONAI's own."""
-        super().set_random_state(seed, state)
-        self.transform.set_random_state(seed=int(self.R.randint(2**31)))
-        return self
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """[1, D, H, W] of both."""
-        return self.transform(image + _LIFT) - _LIFT

@@ -1,10 +1,14 @@
 """The benchmarks measure what they say: ratios within a round, sections that fill one table."""
 
+import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from mtg_lab import phantom, read_manifest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -72,3 +76,52 @@ def test_what_cannot_be_measured_is_refused(scripts, monkeypatch, tmp_path):
     with pytest.raises(SystemExit):
         bench.main()
     assert not out.exists()
+
+
+STUDIES = ["alignment_study", "balancing_study", "strategies_study", "nobody_study", "fine_tuning"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_says_what_it_takes_without_training(scripts, name, monkeypatch, capsys):
+    study = importlib.import_module(name)
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        study.main()
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert all(option in told for option in ("--seeds", "--preset", "--jobs", "--out"))
+
+
+def test_the_nobody_study_takes_away_one_ingredient_an_arm(scripts):
+    from nobody_study import ARMS
+
+    everything = set(phantom.chosen_ingredients("all"))
+    lacking = {arm: everything - set(phantom.chosen_ingredients(words)) for arm, words in ARMS.items()}
+    assert lacking["all"] == lacking["all_fixed"] == set()
+    assert lacking["plain"] == lacking["plain_fixed"] == everything
+    assert {name: lacking[f"no_{name}"] for name in everything} == {name: {name} for name in everything}
+
+
+def test_the_strategies_study_changes_what_an_arm_says_and_nothing_else(scripts):
+    from strategies_study import PARTS, arms
+
+    found = arms("smoke", "", 0, {"steps": 3})
+    assert {r.steps for r in found.values()} == {3}
+    for part in PARTS:
+        same = replace(found[part], backbone_options={}, method_options={})
+        assert same == replace(found["adamm"], backbone_options={}, method_options={}), part
+    assert len({r.digest() for r in found.values()}) == len(found), "no arm is another again"
+    alone = [r.missing["subset"] for arm, r in found.items() if arm.startswith("specialist ")]
+    assert len(set(alone)) == 14
+
+
+def test_a_drawn_patient_is_in_every_larger_sample_of_the_same_seed(scripts, cohort, tmp_path):
+    from fine_tuning import drawn
+
+    everyone = read_manifest(cohort)
+    few, more = (
+        {s.name for s in read_manifest(drawn(everyone, n, 1, "test", tmp_path)).split("train")} for n in (1, 3)
+    )
+    assert len(few) == 1
+    assert len(more) == 3
+    assert few < more
