@@ -32,6 +32,7 @@ def test_the_suite_has_these_lessons():
         "09_passion",
         "10_adamm",
         "11_strategies",
+        "12_trained_on_nobody",
         "13_report",
         "14_representation_surgery",
         "15_explore",
