@@ -30,7 +30,7 @@ def find_manifest(path: str | Path = "") -> Path:
     if not str(path):
         return default_manifest()
     path = Path(path)
-    if path.name == str(path) and not path.exists() and path.name in shipped_manifests():
+    if path.name == str(path) and not path.is_file() and path.name in shipped_manifests():
         return _SHIPPED / f"{path.name}.csv"
     return path
 

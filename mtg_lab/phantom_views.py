@@ -46,7 +46,7 @@ def built_up(seed: int, spacing_mm: float = 4.0, site: str = "A", ingredients: s
     Raises:
         ValueError: what :func:`mtg_lab.phantom.synthesise` refuses.
     """
-    maps, plain = phantom.layers(seed, spacing_mm), phantom.synthesise(seed, site, spacing_mm)
+    maps, plain = phantom.layers(seed, spacing_mm, site=site), phantom.synthesise(seed, site, spacing_mm)
     label, nothing = plain.label, np.zeros_like(plain.label)
     push = np.sqrt((maps["push_mm"] ** 2).sum(axis=0))
     tumour = {name: maps[name] for name in ("oedema", "solid", "enhancing", "necrosis")}
@@ -57,7 +57,7 @@ def built_up(seed: int, spacing_mm: float = 4.0, site: str = "A", ingredients: s
              tumour, label, True),
         Step("its mass", "tissue gives way and fluid makes room",
              {"csf before": maps["healthy_csf"], "push, 10 mm": push / 10, "csf after": maps["csf"]}, label, True),
-        Step("signal", "what each tissue shines by its T1, T2, protons and contrast agent, in four sequences",
+        Step("signal", "how brightly each tissue shines in four sequences, by its T1, T2, protons and contrast agent",
              {name: maps[f"signal_{name}"] for name in phantom.MODALITIES}, label),
         Step("scanner", "slices, the profile of a coil, noise: the plain phantom",
              dict(plain.images), label),

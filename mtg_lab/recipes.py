@@ -15,6 +15,7 @@ from mtg_lab.missingness import Missingness
 
 # Part of every hash: raise it when the training loop changes what a recipe computes.
 _RECIPE_VERSION = 5
+_RANDOMISATION_VERSION = 2  # of what sampling.randomise draws: only recipes with it are named by it
 
 PRESETS = ("smoke", "lab", "paper")
 
@@ -28,7 +29,7 @@ _NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         "m2ftrans": {"width": 4, "depth": 3, "layers": 2, "heads": 2, "mlp": 64},
         "adamm": {"width": 4, "adapter_width": 16, "nodes": 4},
         "nnunet": {"width": 8, "depth": 2},
-        "synthesis": {"width": 8, "latent": 4, "depth": 2, "painter_width": 4},
+        "synthesis": {"width": 8, "latent": 4, "depth": 2, "painter_width": 8},
         "feature_generation": {"width": 8, "latent": 4, "depth": 2, "generator_width": 4},
         "sample_retrieval": {"width": 8, "latent": 4, "depth": 2, "memory": 64},
         "segresnet": {"init_filters": 8, "blocks_down": [1, 1, 1], "blocks_up": [1, 1]},
@@ -40,7 +41,7 @@ _NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         "m2ftrans": {"width": 8, "depth": 3, "heads": 4, "mlp": 256},
         "adamm": {"width": 8, "adapter_width": 32},
         "nnunet": {"width": 8, "depth": 3},
-        "synthesis": {"width": 8, "latent": 8, "depth": 3},
+        "synthesis": {"width": 8, "latent": 8, "depth": 3, "painter_width": 16},
         "feature_generation": {"width": 8, "latent": 8, "depth": 3},
         "sample_retrieval": {"width": 8, "latent": 8, "depth": 3},
         "segresnet": {"init_filters": 8},
@@ -163,7 +164,9 @@ class Recipe:
         settings = {k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in settings.items()}
         if not self.missing:  # so that runs from before these settings keep their names
             del settings["missing"]
-        if not self.sampling.randomise:
+        if self.sampling.randomise:
+            settings["sampling"]["randomised"] = _RANDOMISATION_VERSION
+        else:
             del settings["sampling"]["randomise"]
         del settings["start_weights"]
         if self.start:

@@ -103,9 +103,22 @@ def test_the_nobody_study_takes_away_one_ingredient_an_arm(scripts):
 
 
 def test_the_strategies_study_changes_what_an_arm_says_and_nothing_else(scripts):
-    from strategies_study import PARTS, arms
+    from strategies_study import COMPARISONS, OPEN, PARTS, _opened, arms
 
     found = arms("smoke", "", 0, {"steps": 3})
+    network = {a: (o.get("adapters", True), o.get("graph", True), o.get("gate", "hard"), o.get("presence_norm"))
+               for a in PARTS if (o := found[a].backbone_options) or True}  # fmt: skip
+    assert network["adamm"] == (True, True, "hard", None)
+    assert network["adamm_no_adapters"] == (False, False, "hard", None)
+    assert network["adamm_no_graph"] == (True, False, "hard", None)
+    assert network["adamm_no_presence"] == (True, True, "off", None)
+    assert network["adamm_free_head"] == (True, True, "hard", "none")
+    terms = {a: found[a].method_options for a in PARTS}
+    assert terms["adamm_no_bbdm"] == terms["adamm"] | {"style": "off", "content_weight": 0.0, "adversary_weight": 0.0}
+    assert terms["adamm_no_presence"] == terms["adamm"] | {"presence_weight": 0.0, "presence_weights": False}
+    assert terms["adamm_plain_units"] == terms["adamm"] | {"relative": False}
+    assert terms["adamm_no_graph"] == terms["adamm_free_head"] == terms["adamm"]
+    assert {a for a, r in found.items() if _opened(r)} == {a for a, b in COMPARISONS if b == a + OPEN}
     assert {r.steps for r in found.values()} == {3}
     for part in PARTS:
         same = replace(found[part], backbone_options={}, method_options={})

@@ -22,6 +22,9 @@ def test_steps_lead_from_tissue_to_the_plain_phantom_and_on_to_all_that_was_aske
         assert np.array_equal(step.label, case.label)
         assert all(np.array_equal(step.panels[m], case.images[m]) for m in phantom.MODALITIES)
     assert not steps[0].label.any()
+    signals = phantom.layers(2, 6.0, site="B")
+    assert all(np.array_equal(steps[3].panels[m], signals[f"signal_{m}"]) for m in phantom.MODALITIES)
+    assert not np.array_equal(steps[3].panels["t1n"], phantom.layers(2, 6.0)["signal_t1n"]), "another site's sequence"
 
 
 def test_shares_are_shown_from_nothing_to_all_and_images_by_their_own_grey_values(steps):

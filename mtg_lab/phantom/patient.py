@@ -224,18 +224,20 @@ def synthesise(
     return PhantomCase(images, label, grid.affine, facts)
 
 
-def layers(seed: int, spacing_mm: float = 2.0, ingredients: str | Collection[str] = "") -> dict[str, Array]:
+def layers(
+    seed: int, spacing_mm: float = 2.0, ingredients: str | Collection[str] = "", site: str = "A"
+) -> dict[str, Array]:
     """The maps a patient is built from, for looking at: name to [X, Y, Z] float32 ([3, X, Y, Z] for `push_mm`).
 
     `healthy_gm healthy_wm healthy_csf` before the tumour; `core_mm` distance to the core's surface, `water` of the
     oedema; `push_mm` the mass effect; then the share of every tissue in the end (`wm gm csf oedema solid enhancing
     necrosis vessel meninges plexus gliosis`, and what `ingredients` add), `brain` and `label`; and `signal_t1n` to
-    `signal_t2f`, what the first site's sequences would show without noise, coil and slices.
+    `signal_t2f`, what the site's sequences would show without noise, coil and slices, whatever scanner is drawn.
 
     Raises:
-        ValueError: an unknown ingredient, spacing out of range, or negative seed.
+        ValueError: an unknown ingredient or site, spacing out of range, or negative seed.
     """
-    check_patient(seed, spacing_mm)
+    check_patient(seed, spacing_mm, site)
     grid, patient = Grid.box(spacing_mm), _patient(seed, chosen_ingredients(ingredients))
     maps = _anatomy(patient, grid)
     inside = maps["inside"]
@@ -255,7 +257,7 @@ def layers(seed: int, spacing_mm: float = 2.0, ingredients: str | Collection[str
     found["water"] = volume(patient.tumour.grid.sample(patient.tumour.oedema, maps["before_mm"], outside=0.0))
     found["push_mm"] = np.stack([volume(component) for component in maps["push_mm"]])
     found |= {name: volume(share) for name, share in shares.items()}
-    texture, scanner = _texture(patient, grid, maps), next(iter(SITES.values()))
+    texture, scanner = _texture(patient, grid, maps), SITES[site]
     for name in MODALITIES:
         signal = weigh(scanner.sequences[name], shares, patient.body, texture, contrast=name == "t1c")
         found[f"signal_{name}"] = volume(signal)

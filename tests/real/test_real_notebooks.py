@@ -9,13 +9,14 @@ from mtg_lab.notebooks import default_folder, find_notebooks, run_notebooks
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(900)]
 ONLY_SPLIT = {"isles22": "train"}
+MET = "brats15"  # whose patients 12, trained on phantoms, can meet
 
 
 @pytest.mark.parametrize("cohort", COHORTS)
 def test_data_gap_and_dice_notebooks_run_on_real_scans(cohort, real_data, tmp_path):
     manifest = real_manifests(tmp_path, real_data)[cohort]
     outcomes = run_notebooks(
-        find_notebooks(["01", "03", "07"], default_folder()),
+        find_notebooks(["01", "03", "07", *(["12"] if cohort == MET else [])], default_folder()),
         tmp_path / "out",
         preset="smoke",
         manifest=manifest,
@@ -26,6 +27,9 @@ def test_data_gap_and_dice_notebooks_run_on_real_scans(cohort, real_data, tmp_pa
     assert not faults
     numbers = json.loads((tmp_path / "out" / "07_evaluation" / "metrics.json").read_text())
     assert 0 <= numbers["dice_dropout"] <= 1
+    if cohort == MET:
+        numbers = json.loads((tmp_path / "out" / "12_trained_on_nobody" / "metrics.json").read_text())
+        assert 0 <= numbers["dice_varied_on_yours"] <= 1
     modalities = {"open_ms": 4, "isles22": 3, "brats15": 2}[cohort]
     table = (tmp_path / "out" / "07_evaluation" / "scores.csv").read_text()
     assert "+".join(["t2f", "t1n", "t1c", "t2w"]) in table or modalities < 4
