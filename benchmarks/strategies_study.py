@@ -121,7 +121,7 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, invented: str, 
         variants["mean"] = with_mean_images(run)
     if _opened(recipe):
         variants["open"] = with_gate(run, "off")
-    found = [_scored(operated, split, invented, out / "scores" / variant) for variant, operated in variants.items()]
+    found = [_scored(operated, split, invented, out / variant) for variant, operated in variants.items()]
     return tuple(
         pd.concat([t.assign(variant=v) for v, t in zip(variants, tables, strict=True)], ignore_index=True)
         for tables in zip(*found, strict=True)
@@ -137,36 +137,32 @@ def _opened(recipe: Recipe) -> bool:
 
 def _scored(run: Run, split: str, invented: str, out: Path) -> Tables:
     from mtg_lab.evaluation import evaluate
+    from mtg_lab.sweeps import kept_scores
 
     recipe = run.recipe
     cohort = read_manifest(recipe.manifest).limit(*recipe.limit)  # those scored have everything
     subsets = [str(recipe.missing["subset"])] if recipe.missing else None
-    backbone, some = run.backbone(), replace(cohort, subjects=cohort.split(split).subjects[:3])
-    evaluate(run, replace(some, subjects=some.subjects[:1]), split, subsets=subsets)  # so that all is loaded
+    one = replace(cohort, subjects=cohort.split(split).subjects[:1])
+    evaluate(run, one, split, subsets=subsets)  # so that all is loaded
     started = time.process_time()
-    evaluate(run, some, split, subsets=subsets)
-    scoring = (time.process_time() - started) / len(some)
-    scores = _kept(out / f"{run.digest}-{split}.csv", run, cohort, split, subsets=subsets)
+    evaluate(run, one, split, subsets=subsets)
+    scoring = time.process_time() - started
+    scores = kept_scores(run, cohort, split, out, subsets=subsets)
     line = summary(run, scores)
-    line |= {"parameters": sum(p.numel() for p in backbone.parameters()), "scoring_seconds": scoring}
+    line |= {"parameters": sum(p.numel() for p in run.backbone().parameters()), "scoring_seconds": scoring}
     gated = recipe.method in INVENTING
     return scores, _invented(run, invented if gated else "", split, subsets, out), pd.DataFrame([line])
 
 
-def _kept(path: Path, *asked: Any, **options: Any) -> pd.DataFrame:
-    """Scores from their file, or made and kept there."""
-    from mtg_lab.evaluation import evaluate, read_scores
-
-    return read_scores(path) if path.is_file() else evaluate(*asked, **options, out=path)
-
-
 def _invented(run: Run, manifest: str, split: str, subsets: list[str] | None, out: Path) -> pd.DataFrame:
     """Millilitres of enhancing tumour where there is none, by subject and subset."""
+    from mtg_lab.sweeps import kept_scores
+
     if not manifest:
         return pd.DataFrame(columns=["subject", "subset", "modalities", "value"])
     cohort = without_enhancing(read_manifest(manifest))
-    path = apart(cohort, split, out) / f"{run.digest}.csv"
-    volumes = _kept(path, run, cohort, split, metrics=["volume_error_ml"], subsets=subsets)
+    there = apart(cohort, split, out)
+    volumes = kept_scores(run, cohort, split, there, metrics=["volume_error_ml"], subsets=subsets)
     return volumes.loc[volumes["region"] == "ET", ["subject", "subset", "modalities", "value"]]
 
 

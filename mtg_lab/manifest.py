@@ -284,7 +284,7 @@ def _subject(row: Mapping[str, str], modalities: Sequence[str], folder: Path, ow
     seed = int(row["seed"]) if row.get("seed") else None
     files = {c: folder / row[c] for c in (*modalities, "label", "mask") if row.get(c)}
     if seed is not None:
-        files = dict(remembered_files(row, files))
+        files = remembered_files(row, files)
     return Subject(
         name=row["subject"],
         images={m: files[m] for m in modalities if m in files},

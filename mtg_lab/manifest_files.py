@@ -21,18 +21,20 @@ def default_manifest() -> Path:
     raise InputError("no data_manifest.csv here; make one with 'mtg-lab phantom --out DIR' or 'mtg-lab index FOLDER'")
 
 
-def find_manifest(path: str | Path = "") -> Path:
+def find_manifest(path: str | Path = "", folder: Path = Path()) -> Path:
     """The file that is meant: the committed cohort where nothing is named, one that comes with the package by its name.
+
+    Args:
+        path: of a manifest, a name, or empty.
+        folder: that the path is relative to; a file there comes before a cohort of the package.
 
     Raises:
         InputError: nothing is named and there is no committed cohort.
     """
     if not str(path):
         return default_manifest()
-    path = Path(path)
-    if path.name == str(path) and not path.is_file() and path.name in shipped_manifests():
-        return _SHIPPED / f"{path.name}.csv"
-    return path
+    beside = folder / path
+    return _SHIPPED / f"{path}.csv" if not beside.is_file() and str(path) in shipped_manifests() else beside
 
 
 def shipped_manifests() -> list[str]:

@@ -45,7 +45,7 @@ def ingredients_of(row: Mapping[str, str]) -> tuple[str, ...]:
     return phantom.chosen_ingredients(row["ingredients"])
 
 
-def remembered_files(row: Mapping[str, str], files: Mapping[str, Path]) -> Mapping[str, Path]:
+def remembered_files(row: Mapping[str, str], files: dict[str, Path]) -> dict[str, Path]:
     """The files of a row with a seed: where the row says if all are there, else their places in the cache."""
     if all(map(is_there, files.values())):
         return files

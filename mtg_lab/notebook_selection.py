@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtg_lab.manifest_files import find_manifest, shipped_manifests
+from mtg_lab.manifest_files import find_manifest
 from mtg_lab.notebook_parameters import NotebookError
 
 SWEEP_KEYS = ("notebook", "preset", "manifest", "split", "grid")
@@ -100,11 +100,7 @@ def read_sweep(path: Path, folder: Path | None = None) -> SweepFile:
 
 
 def _beside(manifest: object, path: Path) -> Path | None:
-    if not manifest:
-        return None
-    beside = Path(path).parent / str(manifest)
-    named = str(manifest) in shipped_manifests() and not beside.is_file()
-    return find_manifest(str(manifest)) if named else beside
+    return find_manifest(str(manifest), Path(path).parent) if manifest else None
 
 
 def _points(grid: Any, path: Path) -> list[dict[str, object]]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from mtg_lab.errors import InputError
 from mtg_lab.files import make_folder, write_text
-from mtg_lab.manifest_files import find_manifest
+from mtg_lab.manifest_files import find_manifest, shipped_manifests
 from mtg_lab.notebook_parameters import NotebookError, Plan, parse_parameters, plan_runs
 from mtg_lab.notebook_run import Outcome, PollingEngine, one_line, run_one
 from mtg_lab.notebook_selection import default_folder, find_notebooks, read_sweep
@@ -119,7 +119,8 @@ def _planned(
     if given.get("manifest"):
         path = find_manifest(str(given["manifest"]))
         if not path.is_file():
-            raise NotebookError(f"no manifest {path}; mend the path, or make one with 'mtg-lab index FOLDER'")
+            named = f"name one of the package ({', '.join(shipped_manifests())})"
+            raise NotebookError(f"no manifest {path}; mend the path, {named}, or make one with 'mtg-lab index FOLDER'")
         # The kernel's folder is the notebook's, not the caller's.
         given["manifest"] = str(path.resolve())
     return plan_runs([Path(path) for path in notebooks], given, defaults={"preset": preset})

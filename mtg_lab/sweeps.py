@@ -212,12 +212,18 @@ def _trained_and_scored(recipe: Recipe, split: str, out: str, cache: str, thread
     }
 
 
-def kept_scores(run: Run, cohort: Manifest, split: str, out: Path) -> pd.DataFrame:
-    """Scores of all subsets, from ``out/scores`` where they are, else made and kept there."""
+def kept_scores(run: Run, cohort: Manifest, split: str, out: Path, **asked: Any) -> pd.DataFrame:
+    """Scores from ``out/scores`` where they are, else made and kept there.
+
+    Args:
+        run, cohort, split: who is scored on whom.
+        out: a folder of its own for each cohort and each way of asking: files are named by run and split alone.
+        **asked: of :func:`mtg_lab.evaluation.evaluate`; by default all subsets.
+    """
     from mtg_lab.evaluation import evaluate
 
     path = _scores_of(out, run.digest, split)
-    return read_scores(path) if path.is_file() else evaluate(run, cohort, split, out=path)
+    return read_scores(path) if path.is_file() else evaluate(run, cohort, split, out=path, **asked)
 
 
 def _scores_of(out: Path, digest: str, split: str) -> Path:
