@@ -265,7 +265,8 @@ class _Training:
             self.accelerator.wait_for_everyone()
 
     def _finish(self, seconds: float, steps: int) -> None:
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.average.module.state_dict().items()}
+        # Copies: safetensors refuses one tensor under two names, as DynUNet has its layers.
+        weights = {k: v.detach().cpu().contiguous().clone() for k, v in self.average.module.state_dict().items()}
         if not all(bool(torch.isfinite(v).all()) for v in weights.values()):
             raise self._diverged("the weights are not finite at the end")
         with written_aside(self.folder / "history.csv") as aside:

@@ -109,6 +109,20 @@ def test_a_run_comes_back_from_its_folder(finished):
     assert all(torch.equal(v, weights[k]) for k, v in network.state_dict().items())
 
 
+def test_a_network_that_has_one_layer_under_two_names_is_kept(tiny_recipe, tmp_path):
+    """DynUNet's skip layers are its other layers once more."""
+    run = train(tiny_recipe(backbone="nnunet", backbone_options={"width": 4, "depth": 2}, steps=1), tmp_path / "run")
+    network = run.backbone()
+    names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
+    assert len(names) > len(list(network.parameters()))
+    before = training.build_method(run.recipe, run.recipe.cohort(), None).backbone.state_dict()
+    assert any(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    batch = torch.randn(1, 4, 8, 8, 8), torch.ones(1, 4, dtype=torch.bool)
+    again = load_run(run.folder).backbone()
+    with torch.no_grad():
+        assert torch.equal(network(*batch).logits, again(*batch).logits)
+
+
 def test_nothing_is_unpickled_when_a_run_is_loaded(finished, monkeypatch):
     """A run folder from a stranger must not be able to run code."""
 
