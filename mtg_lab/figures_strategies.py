@@ -21,11 +21,13 @@ CATEGORIES: Mapping[str, str] = {
     "feature_generation": "feature generation",
     "sample_retrieval": "sample retrieval",
     "dropout": "robustness",
+    "dropout_tuned": "robustness",
     "multi_task": "multi-task",
     "plain": "distillation",
     "mind_the_gap": "distillation",
     "adamm_unet": "distillation",
     "adamm": "distillation",
+    "adamm_tuned": "distillation",
 }
 TITLES: Mapping[str, str] = {
     "zero_fill": "zero-fill",
@@ -36,11 +38,13 @@ TITLES: Mapping[str, str] = {
     "feature_generation": "latents guessed",
     "sample_retrieval": "latents borrowed",
     "dropout": "subsets drawn",
+    "dropout_tuned": "subsets drawn, best rate",
     "multi_task": "reconstruction beside",
     "plain": "plain teacher",
     "mind_the_gap": "Mind the Gap",
     "adamm_unet": "AdaMM's terms, U-Net",
     "adamm": "AdaMM",
+    "adamm_tuned": "AdaMM, best weight",
 }
 _ORDER = tuple(dict.fromkeys(CATEGORIES.values()))
 _COLOURS = (7, 3, 5, 0, 2, 1, 4)
