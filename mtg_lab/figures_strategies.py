@@ -52,7 +52,9 @@ _COLOURS = (7, 3, 5, 0, 2, 1, 4)
 
 def strategy_name(arm: str) -> str:
     """What an arm of the study is called in figures and tables."""
-    return TITLES.get(arm, arm.replace("_", " "))
+    whole = arm.removesuffix("_open")
+    words = TITLES.get(whole, whole.replace("adamm_", "AdaMM, ").replace("_", " "))
+    return words if whole == arm else f"{words}, gate open"
 
 
 def strategy_forest(differences: pd.DataFrame, against: str = "dropout", title: str = "") -> Figure:
@@ -150,6 +152,7 @@ def invented_bars(invented: pd.DataFrame, arms: Sequence[str], title: str = "") 
         axes.set(xlabel="sequences", ylabel=words, ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e5e5e5")
+        axes.set_axisbelow(True)
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(arms), 4),
                   frameon=False)  # fmt: skip
     titled(figure, title or "Enhancing tumour drawn where there is none")

@@ -27,7 +27,8 @@ def differences():
 def test_every_strategy_has_a_name_and_a_category():
     assert set(TITLES) == set(CATEGORIES)
     assert len(set(CATEGORIES.values())) == 7, "six categories and the baselines"
-    assert strategy_name("adamm_no_graph_open") == "adamm no graph open"
+    assert strategy_name("adamm_no_graph_open") == "AdaMM, no graph, gate open"
+    assert strategy_name("adamm_open") == "AdaMM, gate open"
 
 
 def test_the_forest_has_a_panel_a_number_of_missing_sequences_and_a_row_a_strategy():
