@@ -139,7 +139,7 @@ def invented_bars(invented: pd.DataFrame, arms: Sequence[str], title: str = "") 
         arms: in order.
         title: of the figure.
     """
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.2 + 0.2 * (len(arms) // 3)), layout="constrained")
     row = figure.subplots(1, 2)
     sizes = sorted(set(invented["modalities"]))
     for axes, column, words in zip(row, ("share", "millilitres"), ("share with any", "ml on average"), strict=True):
@@ -153,7 +153,7 @@ def invented_bars(invented: pd.DataFrame, arms: Sequence[str], title: str = "") 
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e5e5e5")
         axes.set_axisbelow(True)
-    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(arms), 4),
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(arms), 3),
                   frameon=False)  # fmt: skip
     titled(figure, title or "Enhancing tumour drawn where there is none")
     return note_protocol(figure, invented)
