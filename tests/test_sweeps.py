@@ -187,7 +187,7 @@ def test_a_killed_worker_loses_only_its_run(tiny_recipe, tmp_path):
 
     from mtg_lab.clusters import workers_here
 
-    recipes = {("a", s): tiny_recipe(steps=60, seed=8140 + s) for s in range(3)}
+    recipes = {("a", s): tiny_recipe(steps=40, seed=8140 + s) for s in range(3)}
     logs = [cache_folder("runs", r.digest(), "log.txt") for r in recipes.values()]
     found = []
     with workers_here(2) as executor:
