@@ -166,8 +166,8 @@ def _scored(run: Run, split: str, invented: str, out: Path) -> Tables:
     scores = kept_scores(run, cohort, split, out, subsets=subsets)
     line = summary(run, scores)
     line |= {"parameters": sum(p.numel() for p in run.backbone().parameters()), "scoring_seconds": scoring}
-    gated = recipe.method in INVENTING
-    return scores, _invented(run, invented if gated else "", split, subsets, out), pd.DataFrame([line])
+    further = invented if recipe.method in INVENTING else ""
+    return scores, _invented(run, further, split, subsets, out), pd.DataFrame([line])
 
 
 def _invented(run: Run, manifest: str, split: str, subsets: list[str] | None, out: Path) -> pd.DataFrame:

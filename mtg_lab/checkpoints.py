@@ -28,10 +28,14 @@ def write_checkpoint(
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     facts = {"step": str(step), "history": json.dumps(list(history))}
     with written_aside(path) as aside:
-        aside.write_bytes(save(tensors, metadata=facts))  # save_file hides what the disk says
+        aside.write_bytes(save(copies(tensors), metadata=facts))  # save_file hides what the disk says
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors takes them: each with memory of its own, also a layer under two names, as in DynUNet."""
+    return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
 
 
 def read_checkpoint(

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from mtg_lab import methods
 from mtg_lab.backbones import Backbone
-from mtg_lab.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
+from mtg_lab.checkpoints import CHECKPOINT, copies, read_checkpoint, write_checkpoint
 from mtg_lab.data import CropStream, cached_dataset
 from mtg_lab.errors import InputError, LostProcess
 from mtg_lab.files import cache_folder, make_folder, write_text, written_aside
@@ -265,8 +265,7 @@ class _Training:
             self.accelerator.wait_for_everyone()
 
     def _finish(self, seconds: float, steps: int) -> None:
-        # Copies: safetensors refuses one tensor under two names, as DynUNet has its layers.
-        weights = {k: v.detach().cpu().contiguous().clone() for k, v in self.average.module.state_dict().items()}
+        weights = copies(self.average.module.state_dict())
         if not all(bool(torch.isfinite(v).all()) for v in weights.values()):
             raise self._diverged("the weights are not finite at the end")
         with written_aside(self.folder / "history.csv") as aside:
