@@ -48,6 +48,7 @@ TITLES: Mapping[str, str] = {
 }
 _ORDER = tuple(dict.fromkeys(CATEGORIES.values()))
 _COLOURS = (7, 3, 5, 0, 2, 1, 4)
+_ENTRY = 1.6  # inches of the widest entry of the legend, "feature generation"
 
 
 def strategy_name(arm: str) -> str:
@@ -170,4 +171,6 @@ def _legend(figure: Figure, arms: Sequence[str]) -> None:
         if of := [a for a in arms if CATEGORIES[a] == category]:
             colour, marker = _style(of[0])
             handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=category))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7), frameon=False, fontsize=9)
+    fitting = max(1, int(figure.get_figwidth() / _ENTRY))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), fitting), frameon=False,
+                  fontsize=9)  # fmt: skip

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from mtg_lab.errors import InputError
 from mtg_lab.figures_strategies import (
@@ -40,6 +41,15 @@ def test_the_forest_has_a_panel_a_number_of_missing_sequences_and_a_row_a_strate
     assert middles == [-0.1, 0.05, 0.01]
     faces = [line.get_markerfacecolor() for line in first.lines if line.get_marker() not in ("None", "")]
     assert [face == "white" for face in faces] == [False, False, True], "only AdaMM's interval holds zero"
+
+
+@pytest.mark.parametrize("counts", [["all"], ["all", 1, 2], ["all", 1, 2, 3, 4]])
+def test_a_legend_of_all_categories_fits_a_figure_of_any_width(counts):
+    rows = [(arm, "dropout", "all", count, 0.0, -0.1, 0.1) for arm in CATEGORIES for count in counts]
+    figure = strategy_forest(pd.DataFrame(rows, columns=list(differences())))
+    FigureCanvasAgg(figure).draw()
+    legend = figure.legends[0].get_window_extent()
+    assert 0 <= legend.x0 < legend.x1 <= figure.bbox.width
 
 
 def test_a_forest_of_nothing_is_refused():
