@@ -158,5 +158,5 @@ def test_the_words_about_the_stored_study_are_its_numbers():
 
 
 def test_a_study_that_is_not_there_is_told_which_are():
-    with pytest.raises(InputError, match="no study 'luck' comes with the package; there are: .*alignment_study"):
+    with pytest.raises(InputError, match=r"no study 'luck' comes with the package; there are: .*alignment_study"):
         lesson.measured("luck")
