@@ -21,10 +21,10 @@ AdaMM's parts: ``adamm_no_adapters`` (nor graph), ``adamm_no_graph``, ``adamm_no
 whole, with its gate open.
 
 Runs are recipes: what is trained is not trained again, who is scored is not scored again. After every run scores.csv,
-runs.csv (one line a run: mean scores, parameters, seconds) and about.json are written; at the end differences.csv
-(paired over subjects and seeds, 95 % intervals). ``--invented`` names a further cohort, of whose subjects without
-enhancing tumour it is told how much of it the arms with AdaMM's terms and those with nothing but drawn subsets invent
-(invented.csv).
+runs.csv (one line a run: mean scores, parameters, seconds) and about.json are written; at the end arms.csv (one line an
+arm and seed, specialists put together) and differences.csv (paired over subjects and seeds, 95 % intervals).
+``--invented`` names a further cohort, of whose subjects without enhancing tumour it is told how much of it the arms
+with AdaMM's terms and those with nothing but drawn subsets invent (invented.csv).
 """
 
 import argparse
@@ -57,6 +57,7 @@ from mtg_lab.methods.adamm import RELEASED, RELEASED_NETWORK
 from mtg_lab.recipes import Recipe, override, preset
 from mtg_lab.runs import Run
 
+LABELS = ("arm", "settings", "seed")
 OPEN = "_open"
 INVENTING = ("adamm", "dropout")  # methods whose networks are asked for what they invent
 SPECIALIST = "specialist "
@@ -199,7 +200,7 @@ def labelled(tables: Tables, key: GridKey) -> Tables:
     names = {"": arm, "mean": "mean_fill", "open": arm + OPEN}
     found = []
     for table in tables:
-        labels = {"arm": table["variant"].map(names), "settings": settings, "seed": seed}
+        labels = dict(zip(LABELS, (table["variant"].map(names), settings, seed), strict=True))
         found.append(table.assign(**labels)[[*labels, *(c for c in table if c != "variant")]])
     return tuple(found)
 
@@ -217,13 +218,15 @@ def report(found: list[Tables], out: Path) -> None:
         told = invented.assign(any=invented["value"].astype(float) > 0).groupby(["arm", "settings"], sort=False)
         print(told.agg({"value": "mean", "any": "mean"}).round(3).to_string())
     tables: dict[GridKey, pd.DataFrame] = {}
-    for key, part in pd.concat([t[0] for t in found]).groupby(["arm", "settings", "seed"], sort=False):
+    for key, part in pd.concat([t[0] for t in found]).groupby([*LABELS], sort=False):
         tables[key] = part.assign(protocol="")  # variants and single subsets have protocols of their own
     for (arm, words, seed), part in list(tables.items()):
         if arm == "specialists" and ("zero_fill", words, seed) in tables:  # the specialist for everything
             complete = tables["zero_fill", words, seed]
             everything = complete[complete["modalities"] == complete["modalities"].max()]
             tables[arm, words, seed] = pd.concat([part, everything], ignore_index=True)
+    written = [arm_line(key, tables[key], part) for key, part in runs.groupby([*LABELS], sort=False)]
+    pd.DataFrame(written).to_csv(out / "arms.csv", index=False)
     rows = []
     for (ours, theirs), words in itertools.product(COMPARISONS, runs["settings"].unique()):
         seeds = [s for a, w, s in tables if (a, w) == (ours, words) and (theirs, words, s) in tables]
@@ -232,6 +235,20 @@ def report(found: list[Tables], out: Path) -> None:
             labels = {"ours": ours, "theirs": theirs, "settings": words, "seeds": len(seeds)}
             rows.append(paired_difference(*sides).assign(**labels))
     keep_differences(rows, out)
+
+
+def arm_line(key: GridKey, scores: pd.DataFrame, runs: pd.DataFrame) -> dict[str, Any]:
+    """One line of an arm and seed: mean Dice, by region and by number of sequences, and what all its networks cost.
+
+    Specialists are added up: parameters, and seconds in which a patient is segmented from all subsets. The one for
+    everything, which is the run of ``zero_fill``, is counted as an average one of them.
+    """
+    line: dict[str, Any] = dict(zip(LABELS, key, strict=True)) | {"dice": scores["value"].mean()}
+    for column in ("region", "modalities"):
+        line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=column == "modalities")["value"].mean().items()}
+    networks = scores["subset"].nunique() if len(runs) > 1 else 1
+    line |= {k: networks * runs[k].mean() for k in ("parameters", "scoring_seconds")}
+    return line | {"seconds_per_step": runs["seconds_per_step"].mean(), "networks": networks}
 
 
 def main() -> None:

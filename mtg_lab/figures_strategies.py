@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mtg_lab.errors import InputError
-from mtg_lab.figure_notes import logarithmic, name_points, note_protocol, titled
+from mtg_lab.figure_notes import logarithmic, note_protocol, titled
 from mtg_lab.palette import COLOURS, MARKERS
 
 # AdaMM's authors tell six categories apart (arXiv 2509.15017); what papers leave out comes first.
@@ -48,7 +48,7 @@ TITLES: Mapping[str, str] = {
 }
 _ORDER = tuple(dict.fromkeys(CATEGORIES.values()))
 _COLOURS = (7, 3, 5, 0, 2, 1, 4)
-_ENTRY = 1.6  # inches of the widest entry of the legend, "feature generation"
+_ENTRY = 1.5  # inches of the widest entry of the legend, "feature generation"
 
 
 def strategy_name(arm: str) -> str:
@@ -100,36 +100,45 @@ def strategy_forest(differences: pd.DataFrame, against: str = "dropout", title: 
 
 
 def cost_against_dice(runs: pd.DataFrame, title: str = "") -> Figure:
-    """Mean Dice against parameters, seconds a training step and seconds a patient, a point a strategy.
+    """Mean Dice beside parameters, seconds a training step and seconds a patient: a row a strategy, the best first.
 
     Args:
-        runs: a line a strategy: arm, dice, parameters, seconds_per_step, scoring_seconds.
+        runs: a line a run: arm, dice, parameters, seconds_per_step, scoring_seconds. Where an arm has several, lines
+            reach from the least to the most. With a column ``networks``, steps are counted for so many.
         title: of the figure.
 
     Raises:
         InputError: none of the arms is a strategy.
     """
-    known = runs[runs["arm"].isin(list(CATEGORIES))].set_index("arm")
+    known = runs[runs["arm"].isin(list(CATEGORIES))]
     if known.empty:
         raise InputError(f"none of {', '.join(map(str, runs['arm']))} is a strategy; there are {', '.join(CATEGORIES)}")
-    kinds = {"parameters": "parameters", "seconds_per_step": "seconds a step", "scoring_seconds": "seconds a patient"}
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    each = known.get("networks", 1)
+    known = known.assign(parameters=known["parameters"] / 1e6, seconds_per_step=known["seconds_per_step"] * each)
+    kinds = {"dice": "mean Dice", "parameters": "million parameters", "seconds_per_step": "seconds a step",
+             "scoring_seconds": "seconds a patient"}  # fmt: skip
+    of_arms = (
+        known.groupby("arm")[list(kinds)].agg(["mean", "min", "max"]).sort_values(("dice", "mean"), ascending=False)
+    )
+    figure = Figure(figsize=(11, 1.5 + 0.28 * len(of_arms)), layout="constrained")
     row = figure.subplots(1, len(kinds), sharey=True)
     for axes, (column, words) in zip(row, kinds.items(), strict=True):
-        for arm, line in known.iterrows():
+        for place, (arm, (middle, low, high)) in enumerate(of_arms[column].iterrows()):
             colour, marker = _style(str(arm))
-            axes.plot(line[column], line["dice"], marker, color=colour, ms=8)
+            axes.plot([low, high], [place, place], color=colour, lw=1.8)
+            axes.plot(middle, place, marker, color=colour, ms=6)
         axes.set_xlabel(words)
-        logarithmic(axes)
-        axes.margins(x=0.3, y=0.1)
+        if column != "dice":
+            logarithmic(axes)
+        axes.margins(x=0.1)
         axes.spines[["top", "right"]].set_visible(False)
-    row[0].set_ylabel("mean Dice")
-    _legend(figure, list(known.index))
-    titled(figure, title or "What a strategy costs, and what it reaches")
-    figure = note_protocol(figure, runs)
-    for axes, column in zip(row, kinds, strict=True):
-        name_points(figure, axes, known[column].rename(strategy_name), known["dice"].rename(strategy_name))
-    return figure
+        axes.grid(color="#e5e5e5")
+        axes.set_axisbelow(True)
+    names = [strategy_name(str(arm)) for arm in of_arms.index]
+    row[0].set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    _legend(figure, list(of_arms.index))
+    titled(figure, title or "What a strategy reaches, and what it costs")
+    return note_protocol(figure, runs)
 
 
 def invented_bars(invented: pd.DataFrame, arms: Sequence[str], title: str = "") -> Figure:

@@ -138,3 +138,19 @@ def test_a_drawn_patient_is_in_every_larger_sample_of_the_same_seed(scripts, coh
     assert len(few) == 1
     assert len(more) == 3
     assert few < more
+
+
+def test_specialists_are_one_line_with_the_cost_of_all_their_networks(scripts):
+    from strategies_study import arm_line
+
+    subsets = {"t1c": 1, "t2f": 1, "t1c+t2f": 2}
+    scores = pd.DataFrame({"subset": list(subsets), "modalities": list(subsets.values()), "region": "WT"})
+    scores["value"] = [0.2, 0.4, 0.9]
+    two = pd.DataFrame({"parameters": [10, 10], "scoring_seconds": [1.0, 3.0], "seconds_per_step": [0.1, 0.3]})
+    line = arm_line(("specialists", "", 0), scores, two)  # the third one's run is another arm's
+    assert line["dice"] == pytest.approx(0.5)
+    assert (line["dice_1"], line["dice_2"]) == pytest.approx((0.3, 0.9))
+    assert (line["networks"], line["parameters"], line["scoring_seconds"]) == (3, 30, pytest.approx(6.0))
+    one = arm_line(("dropout", "", 0), scores, two[:1])
+    assert (one["networks"], one["parameters"], one["scoring_seconds"]) == (1, 10, 1.0)
+    assert one["seconds_per_step"] == pytest.approx(0.1)

@@ -57,17 +57,32 @@ def test_a_forest_of_nothing_is_refused():
         strategy_forest(differences(), "adamm")
 
 
-def test_costs_are_drawn_where_they_are():
+def test_costs_are_drawn_where_they_are_the_best_first():
     columns = ["arm", "dice", "parameters", "seconds_per_step", "scoring_seconds"]
-    rows = [("dropout", 0.5, 10, 0.1, 1.0), ("adamm", 0.6, 30, 0.4, 2.0), ("adamm_no_graph", 0.4, 20, 0.3, 3.0)]
+    rows = [
+        ("dropout", 0.4, 1e6, 0.1, 1.0),
+        ("dropout", 0.6, 1e6, 0.3, 1.0),
+        ("adamm", 0.7, 3e6, 0.4, 2.0),
+        ("adamm_no_graph", 0.9, 2e6, 0.3, 3.0),
+    ]
     runs = pd.DataFrame(rows, columns=columns)
     figure = cost_against_dice(runs)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["parameters", "seconds a step", "seconds a patient"]
-    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in figure.axes[1].lines]
-    assert points == [(0.1, 0.5), (0.4, 0.6)], "a part of AdaMM is no strategy"
-    assert {t.get_text() for t in figure.axes[2].texts} == {"subsets drawn", "AdaMM"}
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        "mean Dice",
+        "million parameters",
+        "seconds a step",
+        "seconds a patient",
+    ]
+    names = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert names == ["AdaMM", "subsets drawn"], "the best first, and a part of AdaMM is no strategy"
+    dice, parameters, step, _ = [[list(line.get_xdata()) for line in axes.lines] for axes in figure.axes]
+    assert dice == [[0.7, 0.7], [0.7], [0.4, 0.6], [0.5]]
+    assert parameters[1::2] == [[3.0], [1.0]]
+    assert step[3] == pytest.approx([0.2])
+    many = cost_against_dice(runs.assign(networks=[15, 15, 1, 1]))
+    assert many.axes[2].lines[3].get_xdata() == pytest.approx([3.0])
     with pytest.raises(InputError, match="none of adamm_no_graph is a strategy"):
-        cost_against_dice(runs[2:])
+        cost_against_dice(runs[3:])
 
 
 def test_bars_are_means_over_subsets_of_one_size():
