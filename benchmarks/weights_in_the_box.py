@@ -39,7 +39,8 @@ def main() -> None:
     options = parser.parse_args()
     recipes = {name: suite("lab", seed=options.seed)[arm] for name, arm in NAMES.items()}
     read_manifest(recipes["teacher"].manifest).materialise(options.jobs)
-    shutil.rmtree(HOME, ignore_errors=True)
+    for name in NAMES:
+        shutil.rmtree(HOME / name, ignore_errors=True)
     runs.boxed_runs.cache_clear()
     for _, job in conduct(recipes, partial(trained, threads=1), options.jobs):
         job.result()
