@@ -13,7 +13,8 @@ Arms on the lab's U-Net, same steps, crops and learning rate (those of ``dropout
 * imputation: ``data_generation``, ``feature_generation``, ``sample_retrieval``;
 * without: ``dropout`` (robustness; ``dropout_tuned`` at the rate that suits it best), ``multi_task``, distillation:
   ``plain`` (a student of the logits of a teacher that was not aligned), ``mind_the_gap`` (an aligned teacher and its
-  anchor), ``adamm_unet`` (AdaMM's terms on the U-Net), ``adamm`` (on its own network), ``adamm_tuned``.
+  anchor), ``adamm_unet`` (AdaMM's terms on the U-Net), ``adamm`` (on its own network), ``adamm_tuned``; and what its
+  network does with drawn subsets alone, ``dropout_adamm``.
 
 AdaMM's parts: ``adamm_no_adapters`` (nor graph), ``adamm_no_graph``, ``adamm_no_bbdm`` (no style, content, adversary),
 ``adamm_no_presence`` (no head, no weights, no gate), ``adamm_free_head`` (no norm in the head), ``adamm_plain_units``
@@ -88,13 +89,15 @@ PARTS: dict[str, dict[str, Any]] = {
     "adamm_released": RELEASE,
 }
 STRATEGIES = ("dropout_tuned", "zero_fill", "mean_fill", "specialists", "nnunet", "data_generation",
-              "feature_generation", "sample_retrieval", "multi_task", "plain", "mind_the_gap", "adamm_unet", "adamm",
-              "adamm_tuned")  # fmt: skip
+              "feature_generation", "sample_retrieval", "multi_task", "plain", "mind_the_gap", "dropout_adamm",
+              "adamm_unet", "adamm", "adamm_tuned")  # fmt: skip
 COMPARISONS = [
     *((arm, "dropout") for arm in STRATEGIES),
     *((arm, "dropout_tuned") for arm in STRATEGIES[1:]),
     *((arm, "adamm") for arm in PARTS if arm != "adamm"),
-    *((arm, arm + OPEN) for arm in ("adamm", "adamm_tuned", "adamm_free_head", "adamm_plain_units", "adamm_released")),
+    *((arm, other) for arm in ("adamm", "adamm_tuned") for other in ("dropout_adamm", "feature_generation")),
+    *((arm, arm + OPEN) for arm in ("adamm", "adamm_tuned", "adamm_unet", "adamm_free_head", "adamm_plain_units",
+                                           "adamm_released")),
 ]  # fmt: skip
 
 
@@ -114,6 +117,7 @@ def arms(name: str, manifest: str, seed: int, changes: Mapping[str, object]) -> 
         **{m: made(m, TUNED[m]) for m in ("data_generation", "feature_generation", "sample_retrieval", "multi_task")},
         "plain": made("student", {"method.latent_weight": 0.0} | TUNED["plain"], teacher=complete),
         "mind_the_gap": made("student", teacher=made("aligned_teacher")),
+        "dropout_adamm": made("dropout", {"backbone.gate": "off"}, backbone="adamm"),
         "adamm_unet": made("adamm", {"backbone.gate": "hard"}, backbone="unet"),
         "adamm_tuned": made("adamm", TUNED["adamm_tuned"]),
         **{part: made("adamm", settings) for part, settings in PARTS.items()},
@@ -148,7 +152,7 @@ def work(recipe: Recipe, split: str, workers: int, threads: int, invented: str, 
 def _opened(recipe: Recipe) -> bool:
     """Whether it is asked what the gate does: of whole networks with one, in each form of the head."""
     parts = [recipe.backbone_options.get(part, True) for part in ("adapters", "graph")]
-    gated = recipe.backbone == "adamm" and recipe.backbone_options.get("gate") != "off"
+    gated = recipe.method == "adamm" and recipe.backbone_options.get("gate") != "off"
     return gated and all(parts) and recipe.method_options["style"] != "off"
 
 
@@ -246,7 +250,7 @@ def arm_line(key: GridKey, scores: pd.DataFrame, runs: pd.DataFrame) -> dict[str
     line: dict[str, Any] = dict(zip(LABELS, key, strict=True)) | {"dice": scores["value"].mean()}
     for column in ("region", "modalities"):
         line |= {f"dice_{k}": v for k, v in scores.groupby(column, sort=column == "modalities")["value"].mean().items()}
-    networks = scores["subset"].nunique() if len(runs) > 1 else 1
+    networks = scores["subset"].nunique() if key[0] == "specialists" else 1
     line |= {k: networks * runs[k].mean() for k in ("parameters", "scoring_seconds")}
     return line | {"seconds_per_step": runs["seconds_per_step"].mean(), "networks": networks}
 
