@@ -183,8 +183,9 @@ def _check_file(subject: Subject, column: str, path: Path) -> None:
 def read_manifest(path: str | Path = "") -> Manifest:
     """Read a manifest; an empty path means the committed phantom cohort.
 
-    Beside it some cohorts come with the package and are read by name: ``varied``, phantoms with all ingredients, and
-    ``sites``, plain ones by scanners that nobody has met.
+    Beside it some cohorts come with the package and are read by name: ``varied``, phantoms with all ingredients,
+    ``mixed``, whom ``varied`` and the committed cohort learn from, and ``sites``, plain ones by scanners that nobody
+    has met.
 
     Raises:
         InputError: the file is missing or unreadable, or a row is at fault (the first fault is told; ``doctor`` lists

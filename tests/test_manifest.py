@@ -362,6 +362,15 @@ def test_the_cohorts_of_the_package_are_those_that_the_generator_lists(tmp_path)
         assert written.read_text() == read_manifest(name).path.read_text()
 
 
+def test_the_mixed_cohort_is_whom_the_other_two_learn_from():
+    mixed = read_manifest("mixed")
+    both = [s for name in (ROOT / "data_manifest.csv", "varied") for s in read_manifest(name) if s.split != "test"]
+    assert Counter((s.split, s.seed, s.site, s.ingredients) for s in mixed) == Counter(
+        (s.split, s.seed, s.site, s.ingredients) for s in both
+    )
+    assert Counter(s.split for s in mixed) == {"train": 96, "val": 21}
+
+
 def test_who_names_no_cohort_is_told_those_of_the_package(tmp_path):
-    with pytest.raises(InputError, match="or name one of the package: sites, varied"):
+    with pytest.raises(InputError, match="or name one of the package: mixed, sites, varied"):
         read_manifest(tmp_path / "nowhere.csv")
