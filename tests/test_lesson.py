@@ -199,6 +199,22 @@ def test_what_was_chosen_for_a_strategy_is_the_best_of_its_trials(monkeypatch):
         assert len(of_arm) >= 3
 
 
+def test_the_words_about_phantoms_and_gliomas_are_the_stored_numbers():
+    tables, about = lesson.measured("nobody_network")
+    assert "--manifest mixed" in about["command"]
+    words = [(Path(__file__).parents[1] / n).read_text() for n in ("README.md", "notebooks/12_trained_on_nobody.ipynb")]
+    candidates = tables["candidates"].set_index(["trained on", "tested on"])["all"]
+    assert len(candidates) == 6
+    overall = tables["overall"].query("cohort == 'gliomas' and region == 'all'").set_index("method")["mean"]
+    assert set(overall.index) == {"plain", "varied", "plain and varied", "student"}
+    for value in [*candidates, *overall]:
+        assert all(f"{value:.3f}" in text for text in words), value
+    dice = tables["patients"].query("metric == 'dice'").groupby(["network", "region"])["value"].mean()
+    regions = tables["overall"].query("cohort == 'gliomas' and region != 'all'")
+    for row in regions.itertuples():
+        assert row.mean == pytest.approx(dice[row.method, row.region], abs=2e-4)
+
+
 def test_a_study_that_is_not_there_is_told_which_are():
     with pytest.raises(InputError, match=r"no study 'luck' comes with the package; there are: .*alignment_study"):
         lesson.measured("luck")
