@@ -13,6 +13,7 @@ deviation of 0.3).
 
 import argparse
 import asyncio
+import heapq
 import logging
 import multiprocessing
 import time
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from timing import environment
 
 from mtg_lab.clusters import workers_here
@@ -111,15 +113,27 @@ def measured(executor: Executor, workers: int, runs: int, median: float) -> dict
             "first_s": begun - planned, "runs_a_second": runs / wall}  # fmt: skip
 
 
+def best_possible(workers: int, runs: int) -> float:
+    """Efficiency of a scheduler that takes no time: all that is lost is waiting for the last runs."""
+    free = [0.0] * workers
+    for seed in range(runs):
+        heapq.heapreplace(free, free[0] + length(seed, 1.0))
+    return sum(length(seed, 1.0) for seed in range(runs)) / (workers * max(free))
+
+
 def picture(table: pd.DataFrame) -> Figure:
-    """Efficiency against a run's length, a line a number of workers."""
+    """Efficiency against a run's length, a line a number of workers; dotted: what waiting for the last leaves."""
     figure = Figure(figsize=(7, 3.8), layout="constrained")
     axes = figure.subplots()
     for number, (workers, part) in enumerate(table.groupby("workers")):
         ordered = part.sort_values("median_s")
         axes.plot(ordered["median_s"], ordered["efficiency"], marker=MARKERS[number], color=COLOURS[number],
                   label=f"{workers} workers")  # fmt: skip
+        axes.axhline(best_possible(int(str(workers)), int(part["runs"].max())), color=COLOURS[number], linestyle=":")
     axes.set(xscale="log", ylim=(0, 1.02), xlabel="seconds a run", ylabel="share of workers' time slept")
+    axes.set_xticks(sorted(table["median_s"].unique()))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(color="#e5e5e5")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

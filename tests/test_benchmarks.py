@@ -97,8 +97,8 @@ def test_the_nobody_study_takes_away_one_ingredient_an_arm(scripts):
 
     everything = set(phantom.chosen_ingredients("all"))
     lacking = {arm: everything - set(phantom.chosen_ingredients(words)) for arm, words in ARMS.items()}
-    assert lacking["all"] == lacking["all_fixed"] == set()
-    assert lacking["plain"] == lacking["plain_fixed"] == everything
+    assert lacking["all"] == lacking["all_randomised"] == set()
+    assert lacking["plain"] == lacking["plain_randomised"] == everything
     assert {name: lacking[f"no_{name}"] for name in everything} == {name: {name} for name in everything}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 
@@ -23,6 +24,25 @@ def told(code: str, **environment: str):
 @pytest.mark.parametrize(("given", "expected"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
 def test_threads_wait_in_peace_unless_told_otherwise(given, expected):
     assert told("import mtg_lab, os; found = os.environ['GOMP_SPINCOUNT']", **given) == expected
+
+
+FAULTS = """
+import mtg_lab, resource, torch
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        held = [torch.ones(4 * 2**20) for _ in range(4)]
+        del held
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(); found = faults()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+@pytest.mark.parametrize(("given", "kept"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_memory_that_a_step_frees_is_there_for_the_next_unless_told_otherwise(given, kept):
+    """20 times 64 MB are 327,680 pages of 4 kB, or 640 of 2 MB."""
+    assert (told(FAULTS, **given) < 100) == kept
 
 
 def test_monai_comes_without_the_parser_which_stays_to_be_had():
