@@ -17,7 +17,8 @@ loading     decoding a subject's files over every way to read the cache, times f
 evaluation  all subsets of a patient: the naive loop over ours, times faster
 metrics     HD95: MONAI and medpy's algorithm over ours, times faster
 gap         all measures of the gap of 4000 latents: seconds; a fitted UMAP over its first fit
-phantom     a synthetic patient at 4, 2 and 1 mm: seconds
+phantom     a synthetic patient at 4, 2 and 1 mm, and with all ingredients: seconds
+randomising domain randomisation of a step's crops over the step that learns from them
 start       importing the package, ``mtg-lab --help``: over a Python that does nothing
 """
 
@@ -37,10 +38,13 @@ import numpy as np
 import pandas as pd
 import step_time
 import torch
+from monai.transforms import Compose
 from timing import environment, in_turn, ratios, seconds
 
 from mtg_lab.backbones.layout import Conv, channels_last
 from mtg_lab.files import make_folder, written_aside
+from mtg_lab.methods import Dropout
+from mtg_lab.randomisation import randomising
 from mtg_lab.recipes import PRESETS
 from mtg_lab.recipes import preset as recipe_of
 
@@ -140,7 +144,19 @@ def phantoms(preset: str, rounds: int) -> pd.DataFrame:
 
     spacings = (4.0, 2.0) if preset == "smoke" else (4.0, 2.0, 1.0)
     ways = {f"{s:g} mm": (lambda s=s: synthesise(1, "A", s)) for s in spacings}
+    ways["2 mm, all ingredients"] = lambda: synthesise(1, "A", 2.0, ingredients="all")
     return ratios(in_turn(ways, rounds), lambda _: "2 mm").assign(of="over 2 mm")
+
+
+def randomised(preset: str, rounds: int) -> pd.DataFrame:
+    """What a loader does for a step with ``sampling.randomise=1``, beside the step in fp32 and, if it pays, bf16."""
+    batch = step_time.batch_of(recipe_of(preset))
+    crops = [{k: batch[k][i].cpu() for k in ("image", "label")} for i in range(len(batch["label"]))]
+    bend = Compose(randomising(1.0))
+    ways: dict[str, Callable[[], object]] = {f"step, {p}": step_time.Step(
+        Dropout(step_time.network(preset)), batch, p, step_time.native()) for p in step_time.PRECISIONS}  # fmt: skip
+    ways["its crops"] = lambda: [bend({k: v.clone() for k, v in crop.items()}) for crop in crops]
+    return ratios(in_turn(ways, rounds), lambda _: "step, fp32").assign(of="over the step in fp32")
 
 
 def start(preset: str, rounds: int) -> pd.DataFrame:
@@ -177,6 +193,7 @@ SECTIONS: dict[str, Callable[[str, int], pd.DataFrame]] = {
     "metrics": hausdorff,
     "gap": gap_measures,
     "phantom": phantoms,
+    "randomising": randomised,
     "start": start,
 }
 

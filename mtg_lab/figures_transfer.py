@@ -1,6 +1,6 @@
 """How networks do on patients of another kind than those they were trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -43,3 +43,81 @@ def transfer_dots(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     titled(figure, title or "Trained on the left, tested above (95 % over patients)")
     return note_protocol(figure, list(tables.values()))
+
+
+def ingredient_forest(differences: pd.DataFrame, rows: Sequence[str], title: str = "") -> Figure:
+    """Dice of a network less that of another, with intervals: a row a way of training, a panel a cohort.
+
+    Args:
+        differences: of :func:`mtg_lab.evaluation.paired_difference`, with columns ours, theirs (one and the same) and
+            cohort; those over all numbers of sequences are drawn, of all regions with their interval, of each as a dot.
+        rows: which of ours, from top to bottom; what is not there is left out.
+        title: of the figure.
+
+    Raises:
+        InputError: none of ``rows`` is there, or they are held against several.
+    """
+    table = differences[differences["modalities"].astype(str) == "all"]
+    shown = [row for row in rows if row in set(table["ours"])]
+    against = list(dict.fromkeys(table["theirs"]))
+    if not shown or len(against) != 1:
+        raise InputError(
+            f"no picture of {', '.join(rows) or 'nothing'} against {', '.join(against) or 'nothing'}; there are "
+            f"{', '.join(dict.fromkeys(table['ours'])) or 'no differences'}, and one is needed to hold them against"
+        )
+    cohorts = list(dict.fromkeys(table["cohort"]))
+    figure = Figure(figsize=(2.2 + 2.5 * len(cohorts), 1.5 + 0.3 * len(shown)), layout="constrained")
+    panels = figure.subplots(1, len(cohorts), sharey=True, sharex=True, squeeze=False)[0]
+    places = range(len(shown))
+    for axes, cohort in zip(panels, cohorts, strict=True):
+        part = table[table["cohort"] == cohort]
+        of_region = {region: t.set_index("ours").reindex(shown) for region, t in part.groupby("region", sort=False)}
+        overall = of_region.pop("all")
+        for number, (region, found) in enumerate(of_region.items()):
+            colour, marker = RUN_COLOURS[number % len(RUN_COLOURS)], MARKERS[number % len(MARKERS)]
+            axes.plot(found["difference"], places, marker, color=colour, ls="", ms=4, alpha=0.7, label=region)
+        axes.hlines(places, overall["low"], overall["high"], color="black", lw=1.8)
+        clear = (overall["low"] > 0) | (overall["high"] < 0)
+        for place, (value, filled) in enumerate(zip(overall["difference"], clear, strict=True)):
+            axes.plot(value, place, "D", color="black", mfc="black" if filled else "white", ms=6)
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set_title(f"on {cohort}", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color="#e5e5e5")
+    panels[0].set(yticks=places, yticklabels=shown, ylim=(len(shown) - 0.5, -0.5))
+    figure.supxlabel(f"Dice less that of: {against[0]}", fontsize=10)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    titled(figure, title or "Diamonds: mean of the regions, filled where its interval excludes zero")
+    return note_protocol(figure, differences)
+
+
+def fine_tuning_curve(runs: pd.DataFrame, title: str = "") -> Figure:
+    """Dice against the number of patients learnt from: a panel a region, a line a start, a dot a training.
+
+    Args:
+        runs: a line a training: arm, patients (0: the network as it came) and ``dice_<region>``.
+        title: of the figure.
+
+    Raises:
+        InputError: there is no line.
+    """
+    of_something = [str(c)[5:] for c in runs if str(c).startswith("dice_")]
+    regions = [name for name in of_something if not name.isdigit()]
+    if not len(runs) or not regions:
+        raise InputError("no run to draw; a table with arm, patients and dice_<region> is needed")
+    figure = Figure(figsize=(1.0 + 2.4 * len(regions), 3.3), layout="constrained")
+    panels = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
+    for axes, region in zip(panels, regions, strict=True):
+        for number, (arm, part) in enumerate(runs.groupby("arm", sort=False)):
+            colour, marker = RUN_COLOURS[number % len(RUN_COLOURS)], MARKERS[number % len(MARKERS)]
+            mean = part.groupby("patients")[f"dice_{region}"].mean()
+            axes.plot(part["patients"], part[f"dice_{region}"], marker, color=colour, ls="", ms=4, alpha=0.5)
+            axes.plot(mean.index, mean, marker=marker, color=colour, lw=1.8, ms=7, label=str(arm))
+        axes.set(title=region, ylim=(0, 1), xticks=sorted(runs["patients"].unique()))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e5e5e5")
+    panels[0].set_ylabel("mean Dice over subsets")
+    figure.supxlabel("patients learnt from", fontsize=10)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    titled(figure, title or "What a network that was trained on nobody is worth in patients")
+    return note_protocol(figure, runs)

@@ -19,6 +19,8 @@ _RANDOMISATION_VERSION = 2  # of what sampling.randomise draws: only recipes wit
 
 PRESETS = ("smoke", "lab", "paper")
 
+_NOBODY_STEPS = 6000  # in lab; four times the preset's, as varied patients take longer to learn (notebook 12)
+
 # How large each network is in each preset. lab: the common width of PASSION's comparison, and as many tokens on 40^3
 # voxels with one halving less as there on 80^3; paper: the widths of the networks' own releases.
 _NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
@@ -257,6 +259,20 @@ def suite(name: str, manifest: str = "", seed: int = 0, align_weight: float = 0.
         "aligned_student": preset(name, "student", manifest, seed, teacher=aligned),
         "specialist": preset(name, "student", manifest, seed, teacher=aligned, method_options=special),
     }
+
+
+def nobody(name: str = "lab", manifest: str = "mixed", seed: int = 0) -> Recipe:
+    """The generalist that no patient has taught: drawn subsets, on plain and varied phantoms, for longer than usual.
+
+    Its weights of ``lab`` come with the package as ``nobody``; mtg_lab/weights/nobody/README.md is their card, and says
+    what was tried. For ``paper`` make a cohort of 1 mm first: ``mtg-lab phantom --with all --spacing 1``.
+
+    Args:
+        name: of the preset.
+        manifest: phantoms to learn from.
+        seed: of the training.
+    """
+    return preset(name, "dropout", manifest, seed, **({"steps": _NOBODY_STEPS} if name == "lab" else {}))
 
 
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
