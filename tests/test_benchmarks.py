@@ -154,3 +154,27 @@ def test_specialists_are_one_line_with_the_cost_of_all_their_networks(scripts):
     one = arm_line(("dropout", "", 0), scores, two[:1])
     assert (one["networks"], one["parameters"], one["scoring_seconds"]) == (1, 10, 1.0)
     assert one["seconds_per_step"] == pytest.approx(0.1)
+
+
+def test_a_study_is_packed_without_its_machine(scripts, tmp_path, monkeypatch):
+    import json
+
+    import pack
+
+    for number in (0, 1):
+        folder = tmp_path / f"fold{number}"
+        folder.mkdir()
+        pd.DataFrame({"dice": [0.123456], "device_name": ["a machine"]}).to_csv(folder / "runs.csv", index=False)
+        command = f"python benchmarks/some_study.py student {tmp_path}/gl{number}.csv --set steps=3 --out {folder}"
+        (folder / "about.json").write_text(json.dumps({"command": command, "date": "2026-01-01"}))
+    monkeypatch.setattr(pack, "HOME", tmp_path / "results")
+    monkeypatch.setattr(sys, "argv", ["pack.py", *map(str, (tmp_path / "fold0", tmp_path / "fold1")), "--name", "both",
+                                      "--tables", "runs"])  # fmt: skip
+    pack.main()
+    packed = pd.read_csv(tmp_path / "results" / "both" / "runs.csv")
+    assert packed.to_dict("list") == {"dice": [0.1235] * 2, "fold": [0, 1]}
+    facts = json.loads((tmp_path / "results" / "both" / "about.json").read_text())
+    assert facts["date"] == "2026-01-01"
+    assert facts["command"] == "; ".join(
+        f"python benchmarks/some_study.py student out/gl{n}.csv --set steps=3 --out out/fold{n}" for n in (0, 1)
+    )

@@ -1,0 +1,58 @@
+"""Bring a study's tables into the package, where notebooks find them (``mtg_lab.lesson.measured``).
+
+    python benchmarks/pack.py out/nobody_study
+    python benchmarks/pack.py out/fold0 out/fold1 out/fold2 --name fine_tuning --tables scores runs
+
+Tables are taken as they are, but for digits beyond the fourth and for what tells of a machine and not of a method.
+Those of several folders are joined, with a column ``fold``. What was measured with several commands says all of them.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path, PurePath
+
+import pandas as pd
+from studies import COST
+
+from mtg_lab.files import make_folder, write_text, written_aside
+
+HOME = Path(str(files("mtg_lab"))) / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--name", help="of the study; by default the folder's")
+    parser.add_argument("--tables", nargs="+", default=["runs", "differences"])
+    options = parser.parse_args()
+    target = make_folder(HOME / (options.name or options.folders[0].name))
+    for name in options.tables:
+        with written_aside(target / f"{name}.csv") as aside:
+            joined(options.folders, name).round(4).to_csv(aside, index=False)
+    write_text(target / "about.json", json.dumps(facts(options.folders), indent=2) + "\n")
+    print("\n".join(f"{p.stat().st_size:9} {p.name}" for p in sorted(target.iterdir())))
+
+
+def joined(folders: Sequence[Path], name: str) -> pd.DataFrame:
+    """One table of all folders."""
+    found = [pd.read_csv(folder / f"{name}.csv").drop(columns=[*COST], errors="ignore") for folder in folders]
+    if len(found) == 1:
+        return found[0]
+    return pd.concat([t.assign(fold=number) for number, t in enumerate(found)], ignore_index=True)
+
+
+def facts(folders: Sequence[Path]) -> dict[str, object]:
+    """How it was made; a path of the machine it was made on becomes the name that it ends with."""
+    told = [json.loads((folder / "about.json").read_text()) for folder in folders]
+    commands = [" ".join(_elsewhere(word) for word in about["command"].split()) for about in told]
+    return {**told[0], "command": "; ".join(dict.fromkeys(commands))}
+
+
+def _elsewhere(word: str) -> str:
+    return f"out/{PurePath(word).name}" if PurePath(word).is_absolute() else word
+
+
+if __name__ == "__main__":
+    main()
