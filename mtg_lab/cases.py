@@ -15,6 +15,7 @@ from mtg_lab.inference import choose_window, subset_classes
 from mtg_lab.manifest import Manifest
 from mtg_lab.progress import progress
 from mtg_lab.runs import Run
+from mtg_lab.schemas import LabelSchema, conversion
 from mtg_lab.slices import predictions
 
 
@@ -55,13 +56,14 @@ def predicted_cases(
 
     Args:
         runs: method to a run; all of the same modalities, preprocessing and labels.
-        cohort: with labels.
+        cohort: with labels; those of another schema than the runs' become the runs' by what they mean.
         split: ``train``, ``val`` or ``test``.
         subsets: names such as ``t1c+t2f``; by default, of each subject, all sequences that it has.
         subjects: names; all of the split by default.
 
     Raises:
-        InputError: runs that do not see the same thing, an unknown subject, subset or split.
+        InputError: runs that do not see the same thing, an unknown subject, subset or split, or labels that have no
+            counterpart among those of the runs.
     """
     first = next(iter(runs.values()))
     for name, run in runs.items():
@@ -79,6 +81,7 @@ def predicted_cases(
     wanted = {name: vocabulary.parse_subset(name, first.modalities) for name in subsets or ()}
     device = default_device()
     networks = {name: run.backbone(device) for name, run in runs.items()}
+    ours = _classes(cohort.schema, first.schema)
     samples = cached_dataset(part.subjects, first.modalities, first.recipe.preprocessing)
     labels = {i: first.schema.labels[v] for i, v in enumerate(first.schema.values, start=1)}
     for number, subject in enumerate(progress(list(part), total=len(part), desc="drawing cases")):
@@ -95,13 +98,20 @@ def predicted_cases(
         image, brain = sample["image"], sample["brain"][0] > 0
         window = choose_window(first, image.shape[1:])
         drawn = {n: list(subset_classes(net, image, masks, window, brain=brain)) for n, net in networks.items()}
-        truth = sample["label"][0].numpy()
+        truth = ours[sample["label"][0].numpy()]
         for place, (name, subset) in enumerate(possible.items()):
             shown = clearest(image, truth, first.modalities, subset)
             yield Case(
                 subject.name, name, shown, image[first.modalities.index(shown)].numpy(),
                 {"reference": truth, **{n: d[place].numpy() for n, d in drawn.items()}}, labels,
             )  # fmt: skip
+
+
+def _classes(theirs: LabelSchema, ours: LabelSchema) -> np.ndarray:
+    """Class index of ``theirs`` to that of ``ours``, as an array to look up."""
+    meant = {v: v for v in theirs.values} if theirs == ours else conversion(theirs, ours)
+    place = {v: k for k, v in enumerate(ours.values, start=1)}
+    return np.array([0, *(place[meant[v]] for v in theirs.values)], dtype=np.uint8)
 
 
 def clearest(

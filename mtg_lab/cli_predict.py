@@ -24,8 +24,8 @@ def predict(ctx: click.Context, run: Path, mask: str, manifest: Path | None, spl
             overlay: bool, out: Path) -> None:  # fmt: skip
     """Segment one patient from any sequences: --t1c a.nii.gz --t2f b.nii.gz; the mask is in the input's own grid.
 
-    RUN is a run's folder, or the name of a network that comes with mtg_lab: student. Beside the mask lies NAME.json:
-    subset, volumes in ml, protocol, warnings.
+    RUN is a run's folder, or the name of a network that comes with mtg_lab: nobody, student. Beside the mask lies
+    NAME.json: subset, volumes in ml, protocol, warnings.
     """
     from mtg_lab.patients import nifti_stem, segment, write_segmented
     from mtg_lab.runs import load_run

@@ -35,7 +35,7 @@ def report(sources: tuple[str, ...], out: Path, manifest: str, split: str, metri
            cases: bool) -> None:  # fmt: skip
     """Score runs on every subset, compare them, and write one HTML page that needs no network.
 
-    RUN is a run's folder, the name of a network that comes with mtg_lab (student), or a scores.csv of 'mtg-lab
+    RUN is a run's folder, the name of a network that comes with mtg_lab (nobody), or a scores.csv of 'mtg-lab
     evaluate'. Runs of one NAME are trainings of one method that differ in their seed. The others are compared with the
     first. What is scored already under DIR is not scored again.
     """

@@ -10,7 +10,7 @@ from mtg_lab import vocabulary
 from mtg_lab.cases import clearest, predicted_cases
 from mtg_lab.data import Preprocessing
 from mtg_lab.errors import InputError
-from mtg_lab.manifest import read_manifest
+from mtg_lab.manifest import read_manifest, write_manifest
 from mtg_lab.runs import Run
 
 
@@ -33,6 +33,30 @@ def test_each_subject_from_each_subset_is_what_the_network_draws(known, cohort):
             assert case.shown == "t2f"
             assert np.array_equal(case.masks["threshold"] > 0, case.image > 1)
         assert case.labels == dict(enumerate(known.schema.labels.values(), start=1))
+
+
+def test_labels_of_another_year_are_drawn_as_what_they_mean(known, cohort, tmp_path):
+    """BraTS 2015 splits necrosis off what does not enhance: its enhancing tumour is 4, that of 2023 is 3."""
+    import nibabel as nib
+
+    (subject,) = read_manifest(cohort).split("val")
+    label = nib.load(subject.label)
+    voxels = np.asarray(label.dataobj).astype(np.uint8)
+    core = np.flatnonzero(voxels == 1)
+    older = np.where(voxels == 3, 4, voxels).astype(np.uint8)
+    older.flat[core[::2]] = 3
+    nib.save(nib.Nifti1Image(older, label.affine), tmp_path / "label.nii.gz")
+    row = {"subject": subject.name, "split": "val", "schema": "brats2015", "label": str(tmp_path / "label.nii.gz")}
+    row |= {m: str(path) for m, path in subject.images.items()}
+    manifest = write_manifest([row], MODALITIES, tmp_path / "older.csv")
+    (before,) = predicted_cases({"a": known}, read_manifest(cohort), "val", ["t1c"])
+    (after,) = predicted_cases({"a": known}, read_manifest(manifest), "val", ["t1c"])
+    assert after.labels == before.labels
+    assert np.mean(after.masks["reference"] == before.masks["reference"]) > 0.99  # resampled as labels of their own
+    assert set(np.unique(after.masks["reference"])) == {0, 1, 2, 3}
+    other = Run(known.folder, known.recipe, "hash", MODALITIES, vocabulary.schema("lesion"))
+    with pytest.raises(InputError, match="has no counterpart in lesion"):
+        list(predicted_cases({"a": other}, read_manifest(manifest), "val", ["t1c"]))
 
 
 def test_a_case_is_a_picture_with_a_panel_a_mask(known, cohort):

@@ -203,8 +203,8 @@ def test_the_words_about_phantoms_and_gliomas_are_the_stored_numbers():
     tables, about = lesson.measured("nobody_network")
     assert "--manifest mixed" in about["command"]
     words = [(Path(__file__).parents[1] / n).read_text() for n in ("README.md", "notebooks/12_trained_on_nobody.ipynb")]
-    candidates = tables["candidates"].set_index(["trained on", "tested on"])["all"]
-    assert len(candidates) == 6
+    candidates = tables["candidates"].set_index(["trained on", "steps", "tested on"])["all"]
+    assert len(candidates) == 10
     overall = tables["overall"].query("cohort == 'gliomas' and region == 'all'").set_index("method")["mean"]
     assert set(overall.index) == {"plain", "varied", "plain and varied", "student"}
     for value in [*candidates, *overall]:

@@ -13,7 +13,7 @@ from mtg_lab.backbones import BACKBONES
 from mtg_lab.data import Preprocessing, Sampling
 from mtg_lab.errors import InputError
 from mtg_lab.methods import METHODS
-from mtg_lab.recipes import PRESETS, Recipe, override, preset, suite
+from mtg_lab.recipes import PRESETS, Recipe, nobody, override, preset, suite
 
 CHANGES = {
     "limit": (2, 1, 1),
@@ -297,3 +297,11 @@ def test_the_suite_shares_its_teachers(cohort):
     assert runs["specialist"].method_options["subset"] == "t1n+t2w"
     assert {r.seed for r in runs.values()} == {2}
     assert len({r.digest() for r in runs.values()}) == 6
+
+
+def test_nobody_is_the_presets_generalist_on_plain_and_varied_phantoms_for_longer():
+    run, usual = nobody("lab", seed=3), preset("lab", "dropout", "mixed", 3)
+    assert run == replace(usual, steps=run.steps)
+    assert run.steps > usual.steps
+    assert nobody("paper", "mine.csv") == preset("paper", "dropout", "mine.csv")
+    assert all(s.seed is not None for s in run.cohort()), "no file of a patient"
