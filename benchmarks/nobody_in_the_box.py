@@ -6,8 +6,8 @@ Writes mtg_lab/weights/nobody/ (recipe, history, environment, weights in half pr
 and HD95 on phantoms that it has never met: plain ones (the committed cohort's test split), varied ones, and ``sites``,
 whose scanners nobody has met. ``--real`` names a manifest of real patients, whose split test is met in the end; nothing
 may be chosen by them. ``--against`` names networks that meet the same patients. All scores stand in ``--out`` as
-scores.csv, one line a network, cohort, region and metric in overall.csv. To be run again whenever a test says that the
-recipe no longer has the hash of the network.
+scores.csv, those of real patients in real.csv, one line a network, cohort, region and metric in overall.csv. To be run
+again whenever a test says that the recipe no longer has the hash of the network.
 """
 
 import argparse
@@ -69,7 +69,9 @@ def main() -> None:
     )  # fmt: skip
     make_folder(options.out)
     told = [t.assign(network=name, cohort=cohort) for (name, cohort), t in scores.items()]
-    pd.concat(told, ignore_index=True).to_csv(options.out / "scores.csv", index=False)
+    everyone = pd.concat(told, ignore_index=True)
+    everyone.to_csv(options.out / "scores.csv", index=False)
+    everyone[everyone["cohort"] == REAL].to_csv(options.out / "real.csv", index=False)
     overall.to_csv(options.out / "overall.csv", index=False)
     protocols = {cohort: protocol_line(table) for (name, cohort), table in scores.items() if name == NAME}
     write_text(options.out / "about.json", json.dumps(about([]) | {"protocols": protocols}, indent=2))

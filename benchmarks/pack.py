@@ -3,7 +3,7 @@
     python benchmarks/pack.py out/nobody_study
     python benchmarks/pack.py out/fold0 out/fold1 out/fold2 --name fine_tuning --tables scores runs
 
-Tables are taken as they are, but for digits beyond the fourth and for what tells of a machine and not of a method.
+Tables are taken as they are, but for digits beyond the sixth and for what tells of a machine and not of a method.
 Those of several folders are joined, with a column ``fold``. What was measured with several commands says all of them.
 """
 
@@ -30,7 +30,7 @@ def main() -> None:
     target = make_folder(HOME / (options.name or options.folders[0].name))
     for name in options.tables:
         with written_aside(target / f"{name}.csv") as aside:
-            joined(options.folders, name).round(4).to_csv(aside, index=False)
+            joined(options.folders, name).round(6).to_csv(aside, index=False)
     write_text(target / "about.json", json.dumps(facts(options.folders), indent=2) + "\n")
     print("\n".join(f"{p.stat().st_size:9} {p.name}" for p in sorted(target.iterdir())))
 

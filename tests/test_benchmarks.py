@@ -164,7 +164,7 @@ def test_a_study_is_packed_without_its_machine(scripts, tmp_path, monkeypatch):
     for number in (0, 1):
         folder = tmp_path / f"fold{number}"
         folder.mkdir()
-        pd.DataFrame({"dice": [0.123456], "device_name": ["a machine"]}).to_csv(folder / "runs.csv", index=False)
+        pd.DataFrame({"dice": [0.12345678], "device_name": ["a machine"]}).to_csv(folder / "runs.csv", index=False)
         command = f"python benchmarks/some_study.py student {tmp_path}/gl{number}.csv --set steps=3 --out {folder}"
         (folder / "about.json").write_text(json.dumps({"command": command, "date": "2026-01-01"}))
     monkeypatch.setattr(pack, "HOME", tmp_path / "results")
@@ -172,7 +172,7 @@ def test_a_study_is_packed_without_its_machine(scripts, tmp_path, monkeypatch):
                                       "--tables", "runs"])  # fmt: skip
     pack.main()
     packed = pd.read_csv(tmp_path / "results" / "both" / "runs.csv")
-    assert packed.to_dict("list") == {"dice": [0.1235] * 2, "fold": [0, 1]}
+    assert packed.to_dict("list") == {"dice": [0.123457] * 2, "fold": [0, 1]}
     facts = json.loads((tmp_path / "results" / "both" / "about.json").read_text())
     assert facts["date"] == "2026-01-01"
     assert facts["command"] == "; ".join(
