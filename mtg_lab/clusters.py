@@ -21,6 +21,7 @@ from mtg_lab.files import make_folder
 if TYPE_CHECKING:
     from distributed import Client
 
+_BEFORE_SPAWN = "distributed.nanny.pre-spawn-environ"
 _NEEDS = "{} needs more than the package itself: pip install 'mtg-lab[cluster]'"
 
 
@@ -54,11 +55,12 @@ def workers_here(workers: int = 0, threads: int = 1) -> Iterator[Executor]:
         specification[number] = {"cls": Nanny, "options": options}
     local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "dashboard": True}
     settings = {
+        _BEFORE_SPAWN + ".MALLOC_TRIM_THRESHOLD_": None,  # Dask's would undo what startup.py has kept
         "distributed.worker.daemon": False,  # else a run could have no processes of its own that prepare samples
         "distributed.comm.timeouts.connect": "60s",  # a worker imports PyTorch while others compute
         "distributed.scheduler.worker-ttl": None,  # a step in C++ may hold the interpreter for long
     }
-    with dask.config.set(settings), _quiet():
+    with dask.config.set(settings), _quiet(), _environment_restored(*dask.config.get(_BEFORE_SPAWN)):
         scheduler = {"cls": Scheduler, "options": local}
         with SpecCluster(specification, scheduler, silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client:
             yield _told(client)
@@ -142,6 +144,20 @@ def _told(client: "Client") -> Executor:
         print(f"watch the workers at {client.dashboard_link}", file=sys.stderr)
     executor: Executor = client.get_executor(retries=0, pure=False)
     return executor
+
+
+@contextmanager
+def _environment_restored(*names: str) -> Iterator[None]:
+    """Dask gives its workers variables by setting them here; what the program starts later must not have them."""
+    before = {name: os.environ.get(name) for name in (*names, "PYTHONHASHSEED", "__DASK_PARENT_PID")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is not None:
+                os.environ[name] = value
+            else:
+                os.environ.pop(name, None)
 
 
 @contextmanager

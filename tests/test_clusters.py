@@ -9,14 +9,16 @@ from mtg_lab.clusters import dask_cluster, slurm_jobs, usual_workers, workers_he
 from mtg_lab.errors import InputError
 
 
-def _told() -> tuple[str, str]:
-    return os.environ["MTG_LAB_BATCH"], os.environ["OMP_NUM_THREADS"]
+def _told() -> tuple[str, str, bool]:
+    return os.environ["MTG_LAB_BATCH"], os.environ["OMP_NUM_THREADS"], "MALLOC_TRIM_THRESHOLD_" in os.environ
 
 
-def test_workers_are_processes_of_their_own_that_others_can_join():
+def test_workers_are_processes_of_their_own_that_others_can_join(monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    environment = dict(os.environ)
     with workers_here(1, threads=3) as executor:
         assert executor.submit(os.getpid).result() != os.getpid()
-        assert executor.submit(_told).result() == ("1", "3")
+        assert executor.submit(_told).result() == ("1", "3", False)
         from distributed import default_client
 
         with urllib.request.urlopen(default_client().dashboard_link, timeout=60) as page:
@@ -25,6 +27,7 @@ def test_workers_are_processes_of_their_own_that_others_can_join():
             assert joined.submit(pow, 2, 5).result() == 32
             with pytest.raises(ZeroDivisionError):
                 joined.submit(divmod, 1, 0).result()
+    assert dict(os.environ) == environment, "what is started later must not run as if it were a worker"
     assert usual_workers() >= 1
 
 

@@ -13,7 +13,7 @@ PARSER = "rfc3987_syntax"
 
 def told(code: str, **environment: str):
     """What the code leaves in ``found``."""
-    kept = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
+    kept = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT" and not k.startswith("MALLOC_")}
     child = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport json; print(json.dumps(found))"],
         capture_output=True, text=True, timeout=120, check=True, env=kept | environment,
