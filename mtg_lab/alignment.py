@@ -16,6 +16,7 @@ from torch import Tensor
 from mtg_lab.backbones.contract import Mixture
 from mtg_lab.errors import InputError
 from mtg_lab.moments import clouds, moments, trace, variance
+from mtg_lab.shares import over_processes
 
 ANCHORS = ("learned", "uniform", "normal", "modality:NAME")
 _PROJECTIONS = 32
@@ -64,6 +65,9 @@ def align(
 ) -> Tensor:
     """The alignment term, averaged over scales.
 
+    Under several processes ``mse`` and ``kl`` are those of the samples of all (:func:`mtg_lab.shares.over_processes`);
+    the losses on samples draw from each process's own, and are averaged.
+
     Args:
         scales: latents, each [B, M, C, ...].
         weights: of :func:`anchor_weights`, [B, M], or None for N(0, I).
@@ -105,10 +109,10 @@ def mse(latents: Tensor, weights: Tensor | None, present: Tensor, normalise: boo
         anchored = (w * towards).sum(dim=2)  # [B, C], of a a
         own = (there * gram.diagonal(dim1=-2, dim2=-1)).sum(dim=2)
         distance = own - 2 * (there * towards).sum(dim=2) + there.sum(dim=2) * anchored
-    per_channel = distance.sum(dim=0).clamp_min(0)
+    per_channel, compared = over_processes(distance.sum(dim=0).clamp_min(0), there.sum())
     if normalise:
-        per_channel = per_channel / (variance(found) + _TINY)
-    return per_channel.mean() / (2 * there.sum().clamp_min(1) * found.voxels)
+        per_channel = per_channel / (variance(found, together=True) + _TINY)
+    return per_channel.mean() / (2 * compared.clamp_min(1) * found.voxels)
 
 
 def kl(latents: Tensor, weights: Tensor | None, present: Tensor, normalise: bool = False, seed: int = 0) -> Tensor:
@@ -118,23 +122,25 @@ def kl(latents: Tensor, weights: Tensor | None, present: Tensor, normalise: bool
     the mixture the Gaussian of its moments: mean sum_m w_m mu_m, variance sum_m w_m (s_m^2 + (mu_m - mu)^2).
     """
     found = moments(latents, present)
-    count = (present.sum(dim=0) * found.voxels).clamp_min(1)  # [M]
-    mean = found.total.sum(dim=0) / count  # [C, M]
-    power = found.gram.diagonal(dim1=-2, dim2=-1).sum(dim=0) / count
+    samples, total, power = over_processes(
+        present.sum(dim=0), found.total.sum(dim=0), found.gram.diagonal(dim1=-2, dim2=-1).sum(dim=0)
+    )
+    count = (samples * found.voxels).clamp_min(1)  # [M]
+    mean, power = total / count, power / count  # [C, M]
     if normalise:
-        everything = found.total.sum(dim=(0, 2)) / (present.sum() * found.voxels)
-        scale = (variance(found) + _TINY).sqrt()[:, None]
+        everything = total.sum(dim=1) / (samples.sum() * found.voxels)
+        scale = (variance(found, together=True) + _TINY).sqrt()[:, None]
         power = (power - 2 * everything[:, None] * mean + everything.square()[:, None]) / scale.square()
         mean = (mean - everything[:, None]) / scale
     spread = (power - mean.square()).clamp_min(0) + _TINY
-    w = _over_batch(weights, present)
+    w = _over_batch(weights, together=True)
     if w is None:
         middle, width = torch.zeros_like(mean[:, :1]), torch.ones_like(mean[:, :1])
     else:
         middle = (w * mean).sum(dim=1, keepdim=True)
         width = (w * (spread + (mean - middle).square())).sum(dim=1, keepdim=True)
     divergence = 0.5 * ((spread + (mean - middle).square()) / width - 1 + (width / spread).log())
-    return divergence[:, present.any(dim=0)].mean()
+    return divergence[:, samples > 0].mean()
 
 
 def coral(latents: Tensor, weights: Tensor | None, present: Tensor, normalise: bool = False, seed: int = 0) -> Tensor:
@@ -217,18 +223,20 @@ def _drawn(
         found = clouds(latents, present, seed)
         pooled = torch.cat(list(found.values()))
         mean, scale = pooled.mean(dim=0), (pooled.var(dim=0, unbiased=False) + _TINY).sqrt()
-    w = _over_batch(weights, present)
+    w = _over_batch(weights)
     if w is not None:
         w = w[list(found)]
         w = w / w.sum().clamp_min(_TINY)
     return [(z - mean) / scale if normalise else z for z in found.values()], w
 
 
-def _over_batch(weights: Tensor | None, present: Tensor) -> Tensor | None:
-    """One set of weights [M] for a batch."""
+def _over_batch(weights: Tensor | None, together: bool = False) -> Tensor | None:
+    """One set of weights [M] for a batch, that of all processes if together."""
     if weights is None:
         return None
     total = weights.float().sum(dim=0)
+    if together:
+        (total,) = over_processes(total)
     return total / total.sum().clamp_min(_TINY)
 
 

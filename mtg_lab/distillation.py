@@ -9,6 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from mtg_lab.errors import InputError
+from mtg_lab.shares import over_processes
 
 
 def logit_distillation(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
@@ -27,7 +28,7 @@ def logit_distillation(student: Tensor, teacher: Tensor, temperature: float = 4.
     return divergence.mean() * temperature**2
 
 
-def latent_distillation(student: Tensor, teacher: Tensor) -> Tensor:
+def latent_distillation(student: Tensor, teacher: Tensor, together: bool = False) -> Tensor:
     """Mean squared distance of the student's fused latent to the teacher's anchor, in units of the teacher's spread.
 
     The spread is taken per channel over samples and space, without gradient, so that the weight of the term means the
@@ -35,14 +36,24 @@ def latent_distillation(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student, teacher: [B, C, ...].
+        together: the spread is that of the samples of all processes (:func:`mtg_lab.shares.over_processes`).
     """
     target = teacher.detach().float()
-    axes = [0, *range(2, target.ndim)]
-    variance = target.var(dim=axes, keepdim=True) + 1e-5
+    variance = _variance(target, together) + 1e-5
     return ((student.float() - target).square() / variance).mean()
 
 
-def feature_distillation(student: Tensor, teacher: Tensor) -> Tensor:
+def _variance(values: Tensor, together: bool) -> Tensor:
+    """Of each channel of [B, C, ...] over samples and space, as [1, C, 1, ...]; unbiased."""
+    axes = [0, *range(2, values.ndim)]
+    if not together:
+        return values.var(dim=axes, keepdim=True)
+    count, total = over_processes(values.new_tensor(values[:, 0].numel()), values.sum(dim=axes, keepdim=True))
+    (squares,) = over_processes((values - total / count).square().sum(dim=axes, keepdim=True))
+    return squares / (count - 1)
+
+
+def feature_distillation(student: Tensor, teacher: Tensor, together: bool = False) -> Tensor:
     """Mean squared distance of the student's last features to the teacher's, in units of the teacher's spread.
 
     Hints on intermediate features (Romero et al. 2015, arXiv 1412.6550, equation 3), without a regressor between the
@@ -50,6 +61,7 @@ def feature_distillation(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student, teacher: [B, C, ...].
+        together: as there.
 
     Raises:
         InputError: the two have different shapes.
@@ -59,7 +71,7 @@ def feature_distillation(student: Tensor, teacher: Tensor) -> Tensor:
             f"feature distillation: the student's features are {list(student.shape[1:])}, the teacher's "
             f"{list(teacher.shape[1:])}; give both the same backbone options, or set feature_weight to 0"
         )
-    return latent_distillation(student, teacher)
+    return latent_distillation(student, teacher, together)
 
 
 def prototypes(features: Tensor, target: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mtg_lab.backbones.contract import mask_latents
+from mtg_lab.shares import over_processes
 
 _AT_ONCE = 4096  # voxels, which as float32 fit into a processor's cache
 
@@ -78,11 +79,16 @@ def _as_maps(latents: Tensor) -> Tensor:
     return latents.flatten(3).flatten(1, 2)  # [B, M C, voxels]
 
 
-def variance(found: Moments) -> Tensor:
-    """Variance of each channel [C] over present modalities, samples and space."""
-    count = found.present.sum() * found.voxels
-    mean = found.total.sum(dim=(0, 2)) / count
-    return (trace(found.gram).sum(dim=0) / count - mean.square()).clamp_min(0)
+def variance(found: Moments, together: bool = False) -> Tensor:
+    """Variance of each channel [C] over present modalities, samples and space.
+
+    Args:
+        found: the moments.
+        together: over the samples of all processes (:func:`mtg_lab.shares.over_processes`).
+    """
+    sums = found.present.sum() * found.voxels, found.total.sum(dim=(0, 2)), trace(found.gram).sum(dim=0)
+    count, total, power = over_processes(*sums) if together else sums
+    return (power / count - (total / count).square()).clamp_min(0)
 
 
 def relative_gap(found: Moments) -> Tensor:

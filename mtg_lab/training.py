@@ -55,7 +55,8 @@ def train(
     Trained already are the runs of the cache and those that come with the package (:func:`mtg_lab.runs.boxed_runs`).
 
     Started by torchrun (:func:`mtg_lab.launch.launch`), every process calls this function and takes its share of each
-    batch; the first one writes. Terms that are no means over samples (Dice over the batch) are then taken over a share.
+    batch; the first one writes. Dice over the batch, alignment by moments and the spread that distillation is measured in
+    are those of all shares (:func:`mtg_lab.shares.over_processes`), so that the losses are those of one process.
     An interrupted run goes on with any number of processes and parts.
 
     Args:
@@ -63,8 +64,8 @@ def train(
         folder: the run's folder; by default ``runs/<hash>`` in the cache.
         workers: processes that prepare samples; they change nothing but the speed.
         checkpoint_steps: how often a checkpoint is written.
-        accumulate: parts of a share that are worked on one after another, for a GPU that cannot hold it whole; a part
-            counts as a process's share would.
+        accumulate: parts of a share that are worked on one after another, for a GPU that cannot hold it whole; what is
+            no mean over samples is taken over the same part of all processes.
 
     Raises:
         InputError: a batch that does not divide over processes and parts; bad manifest, options or folder; or the

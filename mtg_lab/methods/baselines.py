@@ -18,7 +18,7 @@ class Complete(Method):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Losses:
         """Segmentation loss with all modalities."""
-        loss = self.segmentation(self.backbone(batch["image"], all_present(batch)), batch["label"])
+        loss = self.segmentation(self.backbone(batch["image"], all_present(batch)), batch["label"], together=True)
         return Losses(loss, {"segmentation": loss.detach()})
 
 
@@ -30,5 +30,5 @@ class Dropout(Method):
     def forward(self, batch: Mapping[str, Tensor]) -> Losses:
         """Segmentation loss with a random subset of modalities a sample."""
         present = subset_mask(all_present(batch), batch["draw"])
-        loss = self.segmentation(self.backbone(batch["image"], present), batch["label"])
+        loss = self.segmentation(self.backbone(batch["image"], present), batch["label"], together=True)
         return Losses(loss, {"segmentation": loss.detach()})

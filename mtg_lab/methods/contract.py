@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from mtg_lab.backbones import Backbone, Latents, Prediction, with_latents
 from mtg_lab.errors import InputError
+from mtg_lab.shares import over_processes
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,17 @@ class Method(nn.Module):
         return self.backbone.state_dict()
 
 
+_SMOOTH = 1e-5  # MONAI's
+
+
 class SegmentationLoss(nn.Module):
     """Soft Dice of the regions that are scored plus cross-entropy of the labels, with deep supervision.
 
     The probability of a region is the sum of its labels' (as Wang et al. 2017, arXiv 1709.00382, argue for nested
-    regions), and Dice is MONAI's. With Dice per label, small networks gave up the enhancing tumour in 6 of 15 runs of
-    1000 steps: they called the whole core necrosis, which that Dice half rewards, and a softmax has no gradient towards
-    a label whose probability is near zero. As regions, whole tumour and core are right whatever the labels inside are.
+    regions), and Dice is defined as MONAI's. With Dice per label, small networks gave up the enhancing tumour in 6 of
+    15 runs of 1000 steps: they called the whole core necrosis, which that Dice half rewards, and a softmax has no
+    gradient towards a label whose probability is near zero. As regions, whole tumour and core are right whatever the
+    labels inside are.
 
     Auxiliary logits l = 1, 2, ..., fine to coarse, where a backbone has them, are enlarged to the label's grid and
     weighted 2^-l, whatever their resolution (RFNet and M2FTrans have one more at full resolution); the weights of all
@@ -136,27 +140,45 @@ class SegmentationLoss(nn.Module):
     def __init__(self, regions: Mapping[str, Sequence[int]] | None = None) -> None:
         super().__init__()
         self.regions = [list(classes) for classes in regions.values()] if regions else None
-        # Over the batch, not per crop, so that a crop without a region does not dominate the gradient.
-        self.dice = DiceLoss(batch=True)
 
-    def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
-        """Scalar float32 for logits [B, K, D, H, W] and class indices [B, 1, D, H, W]."""
+    def forward(self, prediction: Prediction, label: Tensor, together: bool = False) -> Tensor:
+        """Scalar float32 for logits [B, K, D, H, W] and class indices [B, 1, D, H, W].
+
+        Dice is taken over the batch, not per crop, so that a crop without a region does not dominate the gradient.
+
+        Args:
+            prediction: of a backbone.
+            label: the reference.
+            together: over the batch of all processes, each of which must then ask at the same time
+                (:func:`mtg_lab.shares.over_processes`).
+        """
         shares = [2.0**-s for s in range(1 + len(prediction.aux))]
-        total = shares[0] * self._one(prediction.logits.float(), label)
+        total = shares[0] * self._one(prediction.logits.float(), label, together)
         for share, aux in zip(shares[1:], prediction.aux, strict=True):
             enlarged = nn.functional.interpolate(
                 aux.float(), size=label.shape[2:], mode="trilinear", align_corners=False
             )
-            total = total + share * self._one(enlarged, label)
+            total = total + share * self._one(enlarged, label, together)
         return total / sum(shares)
 
-    def _one(self, logits: Tensor, label: Tensor) -> Tensor:
+    def _one(self, logits: Tensor, label: Tensor, together: bool) -> Tensor:
         logs = nn.functional.log_softmax(logits, dim=1)
         regions = self.regions or [[k] for k in range(1, logits.shape[1])]
         probabilities = logs.exp()
         inside = torch.stack([probabilities[:, members].sum(dim=1) for members in regions], dim=1)
         truth = torch.cat([torch.isin(label, label.new_tensor(members)) for members in regions], dim=1)
-        return self.dice(inside, truth.to(inside.dtype)) + nn.functional.nll_loss(logs, label[:, 0])
+        return _dice_loss(inside, truth.to(inside.dtype), together) + nn.functional.nll_loss(logs, label[:, 0])
+
+
+def _dice_loss(inside: Tensor, truth: Tensor, together: bool) -> Tensor:
+    """1 - soft Dice over samples and space, mean over regions [B, R, D, H, W]; MONAI's ``DiceLoss(batch=True)``.
+
+    MONAI's cannot sum over the samples of other processes.
+    """
+    axes = [0, *range(2, inside.ndim)]
+    sums = (inside * truth).sum(dim=axes), inside.sum(dim=axes) + truth.sum(dim=axes)
+    common, both = over_processes(*sums) if together else sums
+    return (1 - (2 * common + _SMOOTH) / (both + _SMOOTH)).mean()
 
 
 def checked_options(method: type[Method], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class AlignedTeacher(Method):
         factor = schedule_factor(options["align_schedule"], float(batch.get("progress", 0.0)))
         mask = subset_mask(present, batch["draw"]) if options["dropout"] else present
         prediction = self.backbone.decode(latents, mask)
-        segmentation = self.segmentation(prediction, batch["label"])
+        segmentation = self.segmentation(prediction, batch["label"], together=True)
         with torch.no_grad():
             # An eighth of the voxels will do to keep an eye on them.
             found = moments(latents[0].detach()[..., ::2, ::2, ::2], present)
@@ -238,7 +238,7 @@ class Student(Method):
             anchor = self.teacher.mixture.barycentre(taught[0], available)
         latents = self.backbone.encode(batch["image"], present)
         prediction = self.backbone.decode(latents, present)
-        segmentation, parts = self.segmentation(prediction, batch["label"]), {}
+        segmentation, parts = self.segmentation(prediction, batch["label"], together=True), {}
         total, parts["segmentation"] = segmentation, segmentation.detach()
         for name, term in self._handed_on(prediction, latents, present, target, anchor, batch["label"]).items():
             total = total + self.options[f"{name}_weight"] * term
@@ -251,8 +251,10 @@ class Student(Method):
         """The terms that have a weight, by the name of their weight."""
         compute = {
             "logit": lambda: logit_distillation(own.logits, target.logits, self.options["temperature"]),
-            "latent": lambda: latent_distillation(self.backbone.mixture.barycentre(latents[0], present), anchor),
-            "feature": lambda: feature_distillation(own.features, target.features),
+            "latent": lambda: latent_distillation(
+                self.backbone.mixture.barycentre(latents[0], present), anchor, together=True
+            ),
+            "feature": lambda: feature_distillation(own.features, target.features, together=True),
             "prototype": lambda: prototype_distillation(own.features, target.features, label, own.logits.shape[1]),
         }
         return {name: term() for name, term in compute.items() if self.options[f"{name}_weight"] > 0}

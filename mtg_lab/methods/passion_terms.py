@@ -47,8 +47,11 @@ def deep_supervision(aux: Sequence[Tensor], target: Tensor) -> Tensor:
 class PublishedLoss(nn.Module):
     """The segmentation loss of PASSION's release in the place of the lab's: base loss and deep supervision."""
 
-    def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
-        """Scalar float32, the mean over samples, for logits [B, K, D, H, W] and class indices [B, 1, D, H, W]."""
+    def forward(self, prediction: Prediction, label: Tensor, together: bool = False) -> Tensor:
+        """Scalar float32, the mean over samples, for logits [B, K, D, H, W] and class indices [B, 1, D, H, W].
+
+        As it is a mean over samples, ``together`` has no part in it.
+        """
         logits = prediction.logits.float()
         target = one_hot(label, logits.shape[1], dtype=torch.float32)
         return (base_loss(logits.softmax(dim=1), target) + deep_supervision(prediction.aux, target)).mean()

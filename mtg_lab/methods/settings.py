@@ -73,5 +73,5 @@ class Fused(Method):
         encoded, present = self.setting.masks(all_present(batch), batch["draw"])
         latents = self.backbone.encode(batch["image"], encoded)
         prediction = self.backbone.decode(latents, present)
-        loss = self.segmentation(prediction, batch["label"])
+        loss = self.segmentation(prediction, batch["label"], together=True)
         return Losses(loss, {"segmentation": loss.detach()}, fusion=Fusion(latents, encoded, present, prediction))

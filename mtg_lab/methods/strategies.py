@@ -31,7 +31,7 @@ class _Drawn(Method):
         check_weights(self, [self.weight])
 
     def _losses(self, prediction: Prediction, label: Tensor, name: str, term: Tensor) -> Losses:
-        segmentation = self.segmentation(prediction, label)
+        segmentation = self.segmentation(prediction, label, together=True)
         parts = {"segmentation": segmentation.detach(), name: term.detach()}
         return Losses(segmentation + self.options[self.weight] * term, parts)
 
@@ -119,7 +119,7 @@ class SampleRetrieval(Method):
         available = all_present(batch)
         latents = self.backbone.encode(batch["image"], available)
         prediction = self.backbone.decode(latents, subset_mask(available, batch["draw"]))
-        loss = self.segmentation(prediction, batch["label"])
+        loss = self.segmentation(prediction, batch["label"], together=True)
         return Losses(loss, {"segmentation": loss.detach()}, self._drawn(latents[0].detach(), available, batch["draw"]))
 
     @torch.no_grad()
