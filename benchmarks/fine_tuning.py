@@ -2,11 +2,12 @@ r"""How many patients is a trained network worth? Fine-tuning on n of them again
 
     python benchmarks/fine_tuning.py student real.csv --sizes 1 2 4 8 --seeds 0 1 2 --out out/fine_tuning
     python benchmarks/fine_tuning.py runs/nobody real.csv --set steps=300 --rates 0.0002 0.0005 0.002 --split val
+    python benchmarks/fine_tuning.py nobody real.csv --arms scratch --rates 0.002 --out out/longer
 
 RUN is a run folder or a network of the box; the manifest has its columns, patients to learn from in its split train
 and others in its split test. ``start`` begins with the run's weights, ``scratch`` with random ones of the same network;
-both see the same n patients, drawn by the seed, for the same steps. ``--rates`` tries several learning rates for both,
-to be chosen on ``--split val``. The run itself, untouched, is n = 0.
+both see the same n patients, drawn by the seed, for the same steps, which may be too few for a start from nothing.
+``--rates`` tries several learning rates for both, to be chosen on ``--split val``. The run itself, untouched, is n = 0.
 
 Runs are recipes: what is trained is not trained again. Writes after every run scores.csv, runs.csv and about.json, and
 at the end differences.csv: ``start`` less ``scratch`` for every n, paired over subjects and seeds, 95 % intervals.
@@ -43,6 +44,7 @@ from mtg_lab.runs import Run, begun_with, load_run
 
 Key = tuple[str, int, float, int]  # arm, patients, learning rate, seed
 LABELS = ("arm", "patients", "rate", "seed")
+ARMS = ("start", "scratch")
 
 
 def drawn(cohort: Manifest, patients: int, seed: int, split: str, folder: Path) -> Path:
@@ -71,8 +73,8 @@ def planned(options: argparse.Namespace, run: Run, cohort: Manifest, folder: Pat
         for rate in options.rates:
             base = preset(options.preset, "dropout", str(manifest), seed, limit=(0, 0, 0))
             start = change(begun_with(base, run), {"learning_rate": rate, **fixed})
-            recipes["start", patients, rate, seed] = start
-            recipes["scratch", patients, rate, seed] = replace(start, start="")
+            both = {"start": start, "scratch": replace(start, start="")}
+            recipes |= {(arm, patients, rate, seed): both[arm] for arm in options.arms or both}
     return recipes
 
 
@@ -117,8 +119,10 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4, 8], help="patients to learn from")
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-4], help="learning rates, for both arms")
     options = parser.parse_args()
-    if options.manifest or options.arms:
-        raise SystemExit("--manifest and --arms are not for this study: the cohort stands behind RUN, the arms are two")
+    if options.manifest:
+        raise SystemExit("--manifest is not for this study: the cohort stands behind RUN")
+    if unknown := set(options.arms or ()) - set(ARMS):
+        raise SystemExit(f"no arm {sorted(unknown)[0]}; there are: {', '.join(ARMS)}")
     started = time.perf_counter()
     run, cohort = load_run(options.run), read_manifest(options.cohort).materialise()
     there = len(cohort.split("train"))

@@ -124,6 +124,8 @@ def main() -> None:
     parser.add_argument("--randomise", type=float, default=0.5, help="strength of domain randomisation")
     parser.add_argument("--real", type=Path, help="manifest of real patients with a split test")
     options = parser.parse_args()
+    if options.manifest or options.split != "test":
+        raise SystemExit("--manifest and --split are not for this study: it makes its cohorts, and tests them whole")
     started = time.perf_counter()
     folder = options.out.absolute() / "cohorts"
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ Those of several folders are joined, with a column ``fold``. What was measured w
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path, PurePath
@@ -46,12 +47,15 @@ def joined(folders: Sequence[Path], name: str) -> pd.DataFrame:
 def facts(folders: Sequence[Path]) -> dict[str, object]:
     """How it was made; a path of the machine it was made on becomes the name that it ends with."""
     told = [json.loads((folder / "about.json").read_text()) for folder in folders]
-    commands = [" ".join(_elsewhere(word) for word in about["command"].split()) for about in told]
-    return {**told[0], "command": "; ".join(dict.fromkeys(commands))}
+    commands = [shlex.join(_elsewhere(word) for word in shlex.split(about["command"])) for about in told]
+    protocols = {f"protocol_{n}": about["protocol"] for n, about in enumerate(told) if "protocol" in about}
+    one = {} if len(told) == 1 else {k: v for k, v in told[0].items() if not k.startswith(("protocol", "digests"))}
+    return {**(one or told[0]), **(protocols if one else {}), "command": "; ".join(dict.fromkeys(commands))}
 
 
 def _elsewhere(word: str) -> str:
-    return f"out/{PurePath(word).name}" if PurePath(word).is_absolute() else word
+    option, sign, value = word.rpartition("=")
+    return f"{option}{sign}out/{PurePath(value).name}" if PurePath(value).is_absolute() else word
 
 
 if __name__ == "__main__":

@@ -264,8 +264,9 @@ def suite(name: str, manifest: str = "", seed: int = 0, align_weight: float = 0.
 def nobody(name: str = "lab", manifest: str = "mixed", seed: int = 0) -> Recipe:
     """The generalist that no patient has taught: drawn subsets, on plain and varied phantoms, for longer than usual.
 
-    Its weights of ``lab`` come with the package as ``nobody``; mtg_lab/weights/nobody/README.md is their card, and says
-    what was tried. For ``paper`` make a cohort of 1 mm first: ``mtg-lab phantom --with all --spacing 1``.
+    Its weights of ``lab`` come with the package as ``nobody``; mtg_lab/weights/nobody/README.md is their card, notebook
+    12 says what else was tried. For ``paper`` make a cohort of 1 mm first: ``mtg-lab phantom --with all --spacing 1
+    --subjects 200 --out DIR``.
 
     Args:
         name: of the preset.

@@ -204,18 +204,24 @@ def test_the_words_about_phantoms_and_gliomas_are_the_stored_numbers():
     assert "--manifest mixed" in about["command"]
     words = [(Path(__file__).parents[1] / n).read_text() for n in ("README.md", "notebooks/12_trained_on_nobody.ipynb")]
     candidates = tables["candidates"].set_index(["trained on", "steps", "tested on"])["all"]
-    assert len(candidates) == 10
+    assert len(candidates) == 12
     overall = tables["overall"].query("cohort == 'gliomas' and region == 'all'").set_index("method")["mean"]
     assert set(overall.index) == {"plain", "varied", "plain and varied", "student"}
     for value in [*candidates, *overall]:
         assert all(f"{value:.3f}" in text for text in words), value
     longest, _ = lesson.measured("nobody_box")
-    mine = longest["overall"].query("metric == 'dice' and region == 'all'").set_index("cohort")["mean"]
+    means = longest["overall"].query("metric == 'dice' and region == 'all'").set_index(["method", "cohort"])["mean"]
+    mine = means["nobody"]
     assert mine["sites"] == pytest.approx(candidates["plain and varied", 6000, "sites"], abs=1e-3), (
         "as stored, in half precision"
     )
-    for value in mine.drop("sites"):
+    for value in [*mine.drop("sites"), means["plain6000", "real patients"]]:
         assert all(f"{value:.3f}" in text for text in words), value
+    gained = longest["differences"].query("modalities == 'all' and region == 'all'").set_index("cohort")
+    for cohort, sign in (("plain", -1), ("varied", 1)):
+        low, value, high = sorted(sign * gained.loc[cohort, ["low", "difference", "high"]])
+        sides = f"{value:.3f} [{low:.3f}, {high:.3f}]", f"{value:.3f} [+{low:.3f}, +{high:.3f}]"
+        assert all(any(side in text for side in sides) for text in words), cohort
     dice = tables["patients"].query("metric == 'dice'").groupby(["network", "region"])["value"].mean()
     regions = tables["overall"].query("cohort == 'gliomas' and region != 'all'")
     for row in regions.itertuples():
