@@ -1,10 +1,11 @@
 """Bring a study's tables into the package, where notebooks find them (``mtg_lab.lesson.measured``).
 
     python benchmarks/pack.py out/nobody_study
-    python benchmarks/pack.py out/fold0 out/fold1 out/fold2 --name fine_tuning --tables scores runs
+    python benchmarks/pack.py out/fine/gl0 out/fine/gl1 out/longer/gl0 --name fine_tuning --tables runs
 
 Tables are taken as they are, but for digits beyond the sixth and for what tells of a machine and not of a method.
-Those of several folders are joined, with a column ``fold``. What was measured with several commands says all of them.
+Those of several folders are joined, with the folder's name in a column ``fold``, a line that stands twice once. What
+was measured with several commands says all of them.
 """
 
 import argparse
@@ -41,16 +42,20 @@ def joined(folders: Sequence[Path], name: str) -> pd.DataFrame:
     found = [pd.read_csv(folder / f"{name}.csv").drop(columns=[*COST], errors="ignore") for folder in folders]
     if len(found) == 1:
         return found[0]
-    return pd.concat([t.assign(fold=number) for number, t in enumerate(found)], ignore_index=True)
+    named = [t.assign(fold=folder.name) for folder, t in zip(folders, found, strict=True)]
+    return pd.concat(named, ignore_index=True).drop_duplicates(ignore_index=True)
 
 
 def facts(folders: Sequence[Path]) -> dict[str, object]:
     """How it was made; a path of the machine it was made on becomes the name that it ends with."""
     told = [json.loads((folder / "about.json").read_text()) for folder in folders]
     commands = [shlex.join(_elsewhere(word) for word in shlex.split(about["command"])) for about in told]
-    protocols = {f"protocol_{n}": about["protocol"] for n, about in enumerate(told) if "protocol" in about}
-    one = {} if len(told) == 1 else {k: v for k, v in told[0].items() if not k.startswith(("protocol", "digests"))}
-    return {**(one or told[0]), **(protocols if one else {}), "command": "; ".join(dict.fromkeys(commands))}
+    kept = told[0]
+    if len(told) > 1:
+        kept = {k: v for k, v in kept.items() if k not in ("protocol", "digests")}
+        named = zip(folders, told, strict=True)
+        kept["protocols"] = {folder.name: about["protocol"] for folder, about in named if "protocol" in about}
+    return {**kept, "command": "; ".join(dict.fromkeys(commands))}
 
 
 def _elsewhere(word: str) -> str:

@@ -9,6 +9,8 @@ from mtg_lab.errors import InputError
 from mtg_lab.figure_notes import note_protocol, titled
 from mtg_lab.palette import MARKERS, RUN_COLOURS
 
+_WIDE = 80  # letters of a legend's names that stand side by side
+
 
 def transfer_dots(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
     """Mean scores with intervals: a panel a cohort, a row a way of training, a mark a region.
@@ -82,6 +84,7 @@ def ingredient_forest(differences: pd.DataFrame, rows: Sequence[str], title: str
             axes.plot(value, place, "D", color="black", mfc="black" if filled else "white", ms=6)
         axes.axvline(0, color="black", lw=0.8)
         axes.set_title(f"on {cohort}", fontsize=10)
+        axes.locator_params(axis="x", nbins=4)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", color="#e5e5e5")
     panels[0].set(yticks=places, yticklabels=shown, ylim=(len(shown) - 0.5, -0.5))
@@ -118,6 +121,8 @@ def fine_tuning_curve(runs: pd.DataFrame, title: str = "") -> Figure:
         axes.grid(axis="y", color="#e5e5e5")
     panels[0].set_ylabel("mean Dice over subsets")
     panels[len(panels) // 2].set_xlabel("patients learnt from")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    handles, names = panels[0].get_legend_handles_labels()
+    beside = max(1, min(4, _WIDE // max(map(len, names))))
+    figure.legend(handles, names, loc="outside lower center", ncols=beside, frameon=False)
     titled(figure, title or "What a network that was trained on nobody is worth in patients")
     return note_protocol(figure, runs)

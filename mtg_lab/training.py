@@ -55,9 +55,9 @@ def train(
     Trained already are the runs of the cache and those that come with the package (:func:`mtg_lab.runs.boxed_runs`).
 
     Started by torchrun (:func:`mtg_lab.launch.launch`), every process calls this function and takes its share of each
-    batch; the first one writes. Dice over the batch, alignment by moments and the spread that distillation is measured in
-    are those of all shares (:func:`mtg_lab.shares.over_processes`), so that the losses are those of one process.
-    An interrupted run goes on with any number of processes and parts.
+    batch; the first one writes. Dice over the batch, alignment by moments and the spread that distillation is measured
+    in are those of all shares (:func:`mtg_lab.shares.over_processes`), so that the losses are those of one process. An
+    interrupted run goes on with any number of processes and parts.
 
     Args:
         recipe: what to train; its teacher is trained (or loaded) first.

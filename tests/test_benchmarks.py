@@ -172,7 +172,7 @@ def test_a_study_is_packed_without_its_machine(scripts, tmp_path, monkeypatch):
                                       "--tables", "runs"])  # fmt: skip
     pack.main()
     packed = pd.read_csv(tmp_path / "results" / "both" / "runs.csv")
-    assert packed.to_dict("list") == {"dice": [0.123457] * 2, "fold": [0, 1]}
+    assert packed.to_dict("list") == {"dice": [0.123457] * 2, "fold": ["fold0", "fold1"]}
     facts = json.loads((tmp_path / "results" / "both" / "about.json").read_text())
     assert facts["date"] == "2026-01-01"
     assert facts["command"] == "; ".join(

@@ -228,6 +228,27 @@ def test_the_words_about_phantoms_and_gliomas_are_the_stored_numbers():
         assert row.mean == pytest.approx(dice[row.method, row.region], abs=2e-4)
 
 
+def test_the_words_about_ingredients_and_patients_are_the_stored_numbers():
+    words = [(Path(__file__).parents[1] / n).read_text() for n in ("README.md", "notebooks/12_trained_on_nobody.ipynb")]
+    worth, _ = lesson.measured("nobody_study")
+    found = worth["differences"].query("region == 'all' and modalities == 'all'")
+    clear = found[(found["low"] > 0) | (found["high"] < 0)].set_index(["ours", "cohort"])
+    assert (len(found), set(clear.index)) == (42, {("plain", "plain"), ("no_scanners", "sites")})
+    assert set(found["seeds"]) == {3}
+    row = clear.loc["no_scanners", "sites"]
+    assert all(f"{row.difference:.3f} [{row.low:.3f}, {row.high:.3f}]" in text for text in words)
+    tuned, about = lesson.measured("fine_tuning")
+    assert len(about["protocols"]) == 3
+    means = tuned["runs"].groupby(["arm", "steps", "patients", "rate"])["dice"].mean()
+    assert tuned["runs"].groupby(["arm", "steps", "patients", "rate"])["fold"].nunique().eq(3).all()
+    in_both = [("start", 6000, 0, 0.0), ("start", 200, 1, 1e-4), ("start", 200, 2, 1e-4), ("scratch", 1500, 2, 2e-3)]
+    for key in in_both:
+        assert all(f"{means[key]:.3f}" in text for text in words), key
+    in_notebook = [("start", 200, n, rate) for n in (1, 2) for rate in (5e-4, 2e-3)]
+    for key in [*in_notebook, ("start", 1500, 2, 5e-4), ("scratch", 1500, 1, 2e-3)]:
+        assert f"{means[key]:.3f}" in words[1], key
+
+
 def test_a_study_that_is_not_there_is_told_which_are():
     with pytest.raises(InputError, match=r"no study 'luck' comes with the package; there are: .*alignment_study"):
         lesson.measured("luck")
