@@ -31,7 +31,7 @@ from mtg_lab.errors import InputError
 @click.option(
     "--subsets", default="63", metavar="N|all", help="score all where there are N at most, else a sample of N"
 )
-@click.option("--window", type=click.IntRange(0), help="edge in voxels; 0 the whole volume, by default chosen")
+@click.option("--window", type=click.IntRange(0), help="edge in voxels, best a multiple of 8; 0 the whole volume")
 @click.option("--empty", default="one", help="overlap where the reference is empty: one or nan")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="scores.csv")
 @click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")

@@ -86,7 +86,9 @@ def evaluate(
         subsets: names such as ``"t1c+t2f"``; by default all non-empty ones of the modalities the cohort has.
         most_subsets: where there are more of them (beyond six modalities), a sample of so many is scored.
         subset_seed: of that sample.
-        window: edge of the sliding window in voxels; 0 whole volume, None chooses.
+        window: edge of the sliding window in voxels; 0 whole volume, None that of the training's crops where the volume
+            is larger. Best a multiple of 8: to that a U-Net fills up with zeros, whose statistics cost 0.08 of Dice in
+            windows of 44 (``nobody``, 13 varied phantoms).
         overlap: of neighbouring windows.
         empty: see :class:`~mtg_lab.protocol.Protocol`.
         out: a file for the scores, as :func:`save_scores` writes it. Each subject's rows are on disk as soon as they

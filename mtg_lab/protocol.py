@@ -32,7 +32,8 @@ class Protocol:
         subsets: as names, in order.
         regions: in order; those with small parts removed (``ETpp``) stand beside the regions themselves.
         spacing_mm: of the grid on which masks are compared.
-        window: voxels, 0 = whole volume at once; overlap: of neighbouring windows.
+        window: voxels, 0 = whole volume at once, see :func:`mtg_lab.inference.window_places`; overlap: of neighbouring
+            windows.
         empty: overlap and NSD of a region that the reference lacks: ``one`` (1 if the prediction is empty as well, else
             0: the rule of BraTS) or ``nan`` (left out).
         precision: of the network's arithmetic.

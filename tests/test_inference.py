@@ -1,7 +1,12 @@
 """Encoding once, decoding many: every subset as if it had been encoded alone, whole or in windows."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.data.utils import dense_patch_slices
 from monai.inferers import sliding_window_inference
 from threshold import MODALITIES, Threshold
 
@@ -95,7 +100,7 @@ def naive(network, image, masks, window, overlap):
     for m in masks:
         with torch.inference_mode():
             yield sliding_window_inference(
-                image[None], (window,) * 3, 1, lambda patch, m=m: network(patch, m[None]).logits, overlap, "gaussian"
+                image[None], window, 1, lambda patch, m=m: network(patch, m[None]).logits, overlap, "gaussian"
             )[0]
 
 
@@ -178,6 +183,37 @@ def test_windows_cover_the_padded_volume_which_has_the_volume_in_its_middle(size
     assert covered.all()
     assert torch.nn.functional.pad(torch.zeros(size), pads).shape == covered.shape
     assert all(abs(pads[i] - pads[i + 1]) <= 1 for i in (0, 2, 4))
+
+
+@given(size=st.tuples(*[st.integers(1, 90)] * 3), window=st.integers(4, 60), overlap=st.sampled_from([0.0, 0.25, 0.5]))
+def test_an_axis_a_little_longer_than_a_window_has_one_that_covers_it(size, window, overlap):
+    """Every voxel is seen, by no more windows than MONAI has, none of them more than a fifth longer than was asked for,
+    and a network that halves windows halves the longer ones as often, four times at most."""
+    pads, places = window_places(size, window, overlap)
+    seen = torch.zeros([n + a + b for n, a, b in zip(size, pads[-2::-2], pads[::-2], strict=True)])
+    edges = {tuple(side.stop - side.start for side in place) for place in places}
+    for place in places:
+        seen[place] += 1
+    assert seen.all()
+    assert len(edges) == 1
+    if max(size) <= window:
+        return
+    step = max(int(window * (1 - overlap)), 1)
+    assert len(places) <= len(dense_patch_slices([max(n, window) for n in size], (window,) * 3, (step,) * 3))
+    for n, edge in zip(size, edges.pop(), strict=True):
+        assert window <= edge <= 1.2 * window
+        assert (edge - window) % math.gcd(window, 16) == 0
+        assert edge == window or n <= edge < n + 16
+
+
+def test_longer_windows_are_those_of_the_naive_loop(network):
+    """24 covers 23 voxels where windows of 20 are asked for; it does not cover 26."""
+    image = torch.randn(4, 23, 26, 12)
+    masks = [mask("t1c"), mask("t1n", "t2f")]
+    padded = torch.nn.functional.pad(image, (4, 4, 0, 0, 0, 1))
+    found = subset_logits(network, image, masks, 20, 0.25, "fp32")
+    for expected, logits in zip(naive(network, padded, masks, (24, 20, 20), 0.25), found, strict=True):
+        torch.testing.assert_close(logits, expected[:, :23, :, 4:16], rtol=1e-4, atol=1e-4)
 
 
 def test_a_volume_no_larger_than_a_window_is_one_window():
