@@ -65,6 +65,27 @@ def test_every_section_fills_the_same_table_beside_the_machine(scripts, monkeypa
     assert set(bench.SECTIONS) == set(bench.__doc__.split()) & set(bench.SECTIONS), "the docstring names every section"
 
 
+def test_the_speed_that_is_told_is_the_speed_that_was_measured():
+    """README, the page of benchmarks and notebook 12 against the last rows of the stored table."""
+    rows = pd.read_csv(BENCHMARKS / "measured.csv").drop_duplicates(["section", "case"], keep="last")
+    told = {p: (BENCHMARKS.parent / p).read_text() for p in ("README.md", "benchmarks/README.md")}
+    lesson = (BENCHMARKS.parent / "notebooks/12_trained_on_nobody.ipynb").read_text()
+    rows = rows.set_index(["section", "case"])
+    ours = rows.loc["evaluation"].filter(regex="80.*, less the naive", axis=0).iloc[0]
+    words = f"{ours['ratio']:.1f} [{ours['least']:.1f}, {ours['most']:.1f}]"
+    differs = ours.name.split("naive loop's ")[1]
+    for text in told.values():
+        assert words in text
+        assert differs in text
+    seconds = rows["seconds"]
+    assert f"a patient {seconds['phantom', '2 mm']:.2f} s plain" in lesson
+    assert f"{seconds['phantom', '2 mm, all ingredients']:.1f} s with all ingredients" in lesson
+    assert f"of a step {seconds['randomising', 'its crops']:.3f} s, where the step takes" in lesson
+    step = {p: seconds["randomising", f"step, {p}"] for p in ("fp32", "bf16")}
+    assert f"takes {step['fp32']:.2f} s in fp32 and {step['bf16']:.2f} s in bf16" in lesson
+    assert f"At 1 mm a plain patient takes {seconds['phantom', '1 mm']:.1f} s" in lesson
+
+
 def test_what_cannot_be_measured_is_refused(scripts, monkeypatch, tmp_path):
     import bench
 
