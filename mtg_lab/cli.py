@@ -41,7 +41,8 @@ class _Commands(click.Group):
                 click.echo(f"mtg-lab: {line}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("mtg-lab: interrupted; the same command goes on from here", err=True)
+            if LINES not in os.environ:
+                click.echo("mtg-lab: interrupted; the same command goes on from here", err=True)
             ctx.exit(130)
 
 

@@ -33,7 +33,8 @@ def launch(arguments: Sequence[str], devices: int) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in [n for n in logging.root.manager.loggerDict if n.startswith("torch.distributed.elastic")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # each has set a level of its own
     with tempfile.TemporaryDirectory() as logs:
         silent = dict.fromkeys(range(1, devices), Std.ALL) | {0: Std.NONE}
         config = LaunchConfig(

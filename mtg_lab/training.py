@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from mtg_lab import methods
 from mtg_lab.backbones import Backbone
@@ -119,6 +120,8 @@ class _Training:
         self.method.to(self.accelerator.device)
         self.average.to(self.accelerator.device)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.method, self.optimizer)
+        # Of 1x1x1 kernels, whose strides mean nothing; one copy of a few weights a step.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         self.data = cached_dataset(training.subjects, training.modalities, recipe.preprocessing)
         self.classes, self.meaning = training.schema.classes, weights_meaning(training.modalities, training.schema)
         self.workers, self.step, self.history = workers, 0, []  # type: ignore[var-annotated]
@@ -135,24 +138,12 @@ class _Training:
         bar = progress(total=recipe.steps, desc=f"training {recipe.method}")
         bar.update(first)
         try:
-            for batch in self._batches():
-                self._advance(batch)
-                bar.update()
-                if self.step % checkpoint_steps == 0:
-                    self._warn()
-                    if self.step < recipe.steps:
-                        self._save_checkpoint()
-        except KeyboardInterrupt:
+            self._steps(bar, checkpoint_steps)
+        except (KeyboardInterrupt, LostProcess) as end:
             if self.between_steps:
                 self._save_checkpoint()
-            self._log(f"interrupted at step {self.step}")
-            raise
-        except RuntimeError as fault:
-            if self.accelerator.num_processes > 1 and _of_a_lost_process(fault):
-                raise LostProcess(
-                    f"training {self.folder.name}: another process is gone; the same command goes on from the last "
-                    "checkpoint"
-                ) from fault
+            why = ": another process is gone" if isinstance(end, LostProcess) else ""
+            self._log(f"interrupted at step {self.step}{why}")
             raise
         finally:
             bar.close()
@@ -160,6 +151,23 @@ class _Training:
         if self.accelerator.is_main_process:
             self._finish(seconds, self.step - first)
         self.accelerator.wait_for_everyone()
+
+    def _steps(self, bar: tqdm, checkpoint_steps: int) -> None:
+        try:
+            for batch in self._batches():
+                self._advance(batch)
+                bar.update()
+                if self.step % checkpoint_steps == 0:
+                    self._warn()
+                    if self.step < self.recipe.steps:
+                        self._save_checkpoint()
+        except RuntimeError as fault:  # an interruption of all processes may come while this one's is looked at
+            if _of_a_lost_process(fault) and self.accelerator.num_processes > 1:
+                raise LostProcess(
+                    f"training {self.folder.name}: another process is gone; the same command goes on from the last "
+                    "checkpoint"
+                ) from fault
+            raise
 
     def _advance(self, batch: dict[str, Tensor]) -> None:
         for group in self.optimizer.param_groups:

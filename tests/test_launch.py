@@ -111,7 +111,9 @@ def test_an_interruption_keeps_a_checkpoint(cohort, tmp_path):
     process.send_signal(signal.SIGINT)
     _, faults = process.communicate(timeout=100)
     assert process.returncode == 130, faults
-    assert "interrupted; the same command goes on from here" in faults
+    assert lines(faults) == ["mtg-lab: interrupted; the same command goes on from here"]
+    assert "death signal" not in faults
+    assert "Warning" not in faults
     assert "interrupted at step" in (out / "log.txt").read_text()
     shutil.rmtree(out)
 

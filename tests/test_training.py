@@ -19,7 +19,7 @@ from hypothesis import given
 from safetensors.torch import load_file
 
 from mtg_lab import methods, training
-from mtg_lab.errors import InputError
+from mtg_lab.errors import InputError, LostProcess
 from mtg_lab.hardware import seeded, use_bf16
 from mtg_lab.manifest import read_manifest
 from mtg_lab.methods import AlignedTeacher
@@ -275,6 +275,36 @@ def test_interrupted_and_resumed_is_never_interrupted(tiny_recipe, tmp_path, met
     log = (resumed.folder / "log.txt").read_text()
     assert f"interrupted at step {step}" in log
     assert f"resumed at step {step}" in log
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_lost_process_costs_no_step_even_if_an_interruption_comes_while_its_fault_is_looked_at(
+    finished, tmp_path, monkeypatch, meanwhile
+):
+    """One Ctrl-C reaches all processes, and whichever leaves first breaks the others' connection."""
+    advance, looked_at = training._Training._advance, training._of_a_lost_process
+
+    def lost(self, batch):
+        if self.step == 2:
+            monkeypatch.setattr(type(self.accelerator), "num_processes", 2)
+            raise RuntimeError("[/gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+        advance(self, batch)
+
+    def interrupted(fault):
+        assert looked_at(fault)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Training, "_advance", lost)
+        if meanwhile:
+            patch.setattr(training, "_of_a_lost_process", interrupted)
+        with pytest.raises(KeyboardInterrupt if meanwhile else LostProcess):
+            train(finished.recipe, tmp_path / "stopped")
+    monkeypatch.undo()
+    log = (tmp_path / "stopped" / "log.txt").read_text()
+    assert "interrupted at step 2" in log
+    assert ("another process is gone" in log) is not meanwhile
+    assert_same_bits(train(finished.recipe, tmp_path / "stopped"), finished)
 
 
 def test_interrupted_twice_before_the_first_step_as_well(finished, tmp_path):
