@@ -18,6 +18,8 @@ from mtg_lab.errors import InputError
 from mtg_lab.evaluation import Protocol
 from mtg_lab.lesson import Lesson, begin, check, most_telling
 
+ROOT = Path(__file__).parents[1]
+
 
 @pytest.fixture
 def page(tmp_path):
@@ -146,15 +148,15 @@ def test_the_stored_study_is_what_its_own_scores_say():
 def test_the_words_about_the_stored_study_are_its_numbers():
     tables, _ = lesson.measured("alignment_study")
     overall = tables["differences"].query("modalities == 'all' and region == 'all'")
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    notebook = (Path(__file__).parents[1] / "notebooks" / "07_evaluation.ipynb").read_text()
+    page = (ROOT / "docs" / "findings.md").read_text()
+    notebook = (ROOT / "notebooks" / "07_evaluation.ipynb").read_text()
     for row in overall.itertuples():
         told = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-        assert told in readme
+        assert told in page
         assert told in notebook
     for arm, rows in tables["runs"].groupby("arm"):
         cells = f"{rows['dice'].mean():.3f} ± {rows['dice'].std():.3f}"
-        assert cells in readme, arm
+        assert cells in page, arm
 
 
 def test_strategies_differ_as_their_own_means_do_and_as_the_words_say():
@@ -169,7 +171,7 @@ def test_strategies_differ_as_their_own_means_do_and_as_the_words_say():
         by_number = means.loc[row.ours] - means.loc[row.theirs]
         expected = by_number.mean() if row.modalities == "all" else by_number[f"dice_{row.modalities}"]
         assert row.difference == pytest.approx(expected, abs=2e-5), (row.ours, row.theirs, row.modalities)
-    words = [(Path(__file__).parents[1] / name).read_text() for name in ("README.md", "notebooks/11_strategies.ipynb")]
+    words = [(ROOT / name).read_text() for name in ("docs/findings.md", "notebooks/11_strategies.ipynb")]
     skipped = {
         "dropout_tuned",
         "adamm_tuned",
@@ -186,7 +188,7 @@ def test_strategies_differ_as_their_own_means_do_and_as_the_words_say():
 
 def test_what_was_chosen_for_a_strategy_is_the_best_of_its_trials(monkeypatch):
     """Two learning rates within half a thousandth count as one, and then the common one stays."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from strategies_study import TUNED
 
     trials = lesson.measured("strategies_study")[0]["trials"]
@@ -202,7 +204,7 @@ def test_what_was_chosen_for_a_strategy_is_the_best_of_its_trials(monkeypatch):
 def test_the_words_about_phantoms_and_gliomas_are_the_stored_numbers():
     tables, about = lesson.measured("nobody_network")
     assert "--manifest mixed" in about["command"]
-    words = [(Path(__file__).parents[1] / n).read_text() for n in ("README.md", "notebooks/12_trained_on_nobody.ipynb")]
+    words = [(ROOT / n).read_text() for n in ("docs/findings.md", "notebooks/12_trained_on_nobody.ipynb")]
     candidates = tables["candidates"].set_index(["trained on", "steps", "tested on"])["all"]
     assert len(candidates) == 12
     overall = tables["overall"].query("cohort == 'gliomas' and region == 'all'").set_index("method")["mean"]
@@ -229,7 +231,7 @@ def test_the_words_about_phantoms_and_gliomas_are_the_stored_numbers():
 
 
 def test_the_words_about_ingredients_and_patients_are_the_stored_numbers():
-    words = [(Path(__file__).parents[1] / n).read_text() for n in ("README.md", "notebooks/12_trained_on_nobody.ipynb")]
+    words = [(ROOT / n).read_text() for n in ("docs/findings.md", "notebooks/12_trained_on_nobody.ipynb")]
     worth, _ = lesson.measured("nobody_study")
     found = worth["differences"].query("region == 'all' and modalities == 'all'")
     clear = found[(found["low"] > 0) | (found["high"] < 0)].set_index(["ours", "cohort"])

@@ -96,6 +96,22 @@ def test_notebooks_named_in_the_readme_exist():
         assert (ROOT / "notebooks" / f"{name}.ipynb").is_file(), name
 
 
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/findings.md", "docs/devices_and_sweeps.md"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "benchmarks/README.md"])
+def test_links_of_a_page_lead_somewhere(page):
+    """Files beside it, pictures, and headings by the anchors that Markdown's viewers give them."""
+    text = text_of(page)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif "://" not in target:
+            assert ((ROOT / page).parent / target).exists(), target
+
+
 def test_make_lists_its_targets():
     listed = subprocess.run(
         ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
