@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 @click.option("--split", default="", help="of the manifest: train, val or test; all without it")
 @click.option("--probabilities", is_flag=True, help="also NAME.probabilities.nii.gz, a volume a region")
 @click.option("--overlay", is_flag=True, help="also NAME.png, the outlines over the sequences")
+@click.option("--remove", "removals", multiple=True, metavar="REGION:MM3",
+              help="take components smaller than that out of a region: ET:500; repeatable")  # fmt: skip
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="mask.nii.gz", help="DIR with --manifest"
 )
 @click.pass_context
 def predict(ctx: click.Context, run: Path, mask: str, manifest: Path | None, split: str, probabilities: bool,
-            overlay: bool, out: Path) -> None:  # fmt: skip
+            overlay: bool, removals: tuple[str, ...], out: Path) -> None:  # fmt: skip
     """Segment one patient from any sequences: --t1c a.nii.gz --t2f b.nii.gz; the mask is in the input's own grid.
 
     RUN is a run's folder, or the name of a network that comes with mtg_lab: nobody, student. Beside the mask lies
@@ -44,11 +46,11 @@ def predict(ctx: click.Context, run: Path, mask: str, manifest: Path | None, spl
         raise click.UsageError("--split goes with --manifest")
     trained = load_run(run)
     if manifest is not None:
-        _predict_cohort(trained, manifest, split, out, probabilities, overlay)
+        _predict_cohort(trained, manifest, split, out, probabilities, overlay, removals)
         return
     trained.check_modalities(tuple(map(canonical_modality, names)), "the patient")
     nifti_stem(out)  # refused before anything is computed
-    found = segment(trained, mask=mask or None, **images)
+    found = segment(trained, mask=mask or None, removals=removals, **images)
     for path in write_segmented(found, out, trained.schema.labels, probabilities, overlay):
         click.echo(str(path))
     for warning in found.report["warnings"]:
@@ -77,7 +79,8 @@ def measure(run: Path, manifest: str, split: str, least_dice: float, most_drop: 
     click.echo(str(reliability.save(found, trained)))
 
 
-def _predict_cohort(trained: "Run", manifest: Path, split: str, out: Path, probabilities: bool, overlay: bool) -> None:
+def _predict_cohort(trained: "Run", manifest: Path, split: str, out: Path, probabilities: bool, overlay: bool,
+                    removals: tuple[str, ...]) -> None:  # fmt: skip
     import pandas as pd
 
     from mtg_lab.files import written_aside
@@ -87,7 +90,7 @@ def _predict_cohort(trained: "Run", manifest: Path, split: str, out: Path, proba
     cohort = read_manifest(manifest)
     rows, again = [], 0
     for subject, report, computed in segment_cohort(
-        trained, cohort.split(split) if split else cohort, out, probabilities, overlay
+        trained, cohort.split(split) if split else cohort, out, probabilities, overlay, removals
     ):
         again += not computed
         volumes = {f"{region}_ml": value for region, value in report["volumes_ml"].items()}

@@ -19,7 +19,7 @@ from mtg_lab.hardware import default_device, use_bf16
 from mtg_lab.inference import OVERLAP, choose_window, subset_classes, subset_logits
 from mtg_lab.manifest import Manifest, Subject, read_manifest
 from mtg_lab.metrics import EMPTY_RULES, MetricSettings, choose_metrics
-from mtg_lab.postprocessing import Removal, derived_regions
+from mtg_lab.postprocessing import Removal, choose_removals, derived_regions
 from mtg_lab.progress import progress
 from mtg_lab.protocol import (
     NAMED,
@@ -116,7 +116,7 @@ def evaluate(
             f"the cohort's schema {cohort.schema.name} has the regions {', '.join(truth_regions)}; the run knows "
             f"{', '.join(run.schema.regions)}, not {unknown[0]}; evaluate on a cohort with the run's regions"
         )
-    removed = _removals(removals, tuple(truth_regions))
+    removed = choose_removals(removals, tuple(truth_regions))
     scored = [m for m in run.modalities if m in cohort.modalities]
     if subsets is None:
         choice = choose_subsets(scored, most_subsets, subset_seed)
@@ -141,7 +141,7 @@ def evaluate(
         tuple(map(str, removed)), versions={p: version(p) for p in ("mtg-lab", "torch", "monai")},
         seeds={"training": run.recipe.seed, "subsets": subset_seed}, operations=run.operations,
     )  # fmt: skip
-    scoring = Scoring(wanted_metrics, settings, tuple(removed), empty, spacing)
+    scoring = Scoring(wanted_metrics, settings, removed, empty, spacing)
     decode = subset_logits if scoring.needs_probabilities else subset_classes
     members = {r: run.schema.region_classes[r] for r in truth_regions}
     stream = ScoreStream(out, backbone, protocol) if out is not None else None
@@ -244,15 +244,6 @@ def paired_difference(
 
 def _cube(table: pd.DataFrame) -> pd.Series:
     return table.groupby(["subject", "region", "modalities"], sort=False)["value"].mean()
-
-
-def _removals(given: Sequence[Removal | str], regions: Sequence[str]) -> list[Removal]:
-    removals = [Removal.parse(r) if isinstance(r, str) else r for r in given]
-    for removal in removals:
-        check_choice("region to remove from", removal.region, regions)
-        if [r.name for r in removals].count(removal.name) > 1 or removal.name in regions:
-            raise InputError(f"{removal.name} would be two regions; give one removal a region")
-    return removals
 
 
 def _diagonal(subject: Subject, settings: MetricSettings) -> float | None:

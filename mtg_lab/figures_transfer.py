@@ -1,6 +1,6 @@
 """How networks do on patients of another kind than those they were trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -31,11 +31,8 @@ def transfer_dots(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure
     figure = Figure(figsize=(1.6 + 2.9 * len(tables), 1.5 + 0.45 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(tables), sharey=True, sharex=True, squeeze=False)[0]
     for axes, (cohort, table) in zip(panels, tables.items(), strict=True):
-        for number, region in enumerate(regions):
+        for region, places, colour, marker in _beside(regions, len(rows)):
             part = table[table["region"] == region].set_index("method").reindex(rows)
-            shift = 0.22 * (number - (len(regions) - 1) / 2)
-            places = [place + shift for place in range(len(rows))]
-            colour, marker = RUN_COLOURS[number % len(RUN_COLOURS)], MARKERS[number % len(MARKERS)]
             axes.hlines(places, part["low"], part["high"], color=colour, lw=1.6)
             axes.plot(part["mean"], places, marker, color=colour, ls="", ms=6, label=region)
         axes.set(title=cohort, xlabel="mean Dice", xlim=(0, 1))
@@ -126,3 +123,43 @@ def fine_tuning_curve(runs: pd.DataFrame, title: str = "") -> Figure:
     figure.legend(handles, names, loc="outside lower center", ncols=beside, frameon=False)
     titled(figure, title or "What a network that was trained on nobody is worth in patients")
     return note_protocol(figure, runs)
+
+
+def before_and_after(overall: pd.DataFrame, title: str = "") -> Figure:
+    """Mean scores before and after a change of the masks: a panel a metric, a row a cohort, a line a region.
+
+    Args:
+        overall: columns cohort, region (``all`` is left out), metric, before and after.
+        title: of the figure.
+
+    Raises:
+        InputError: there is no line.
+    """
+    table = overall[overall["region"] != "all"]
+    cohorts, regions, metrics = (list(dict.fromkeys(table[c])) for c in ("cohort", "region", "metric"))
+    if not len(table):
+        raise InputError("nothing to draw; a table with cohort, region, metric, before and after is needed")
+    figure = Figure(figsize=(1.6 + 3.2 * len(metrics), 1.5 + 0.55 * len(cohorts)), layout="constrained")
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        for region, places, colour, marker in _beside(regions, len(cohorts)):
+            part = table[(table["metric"] == metric) & (table["region"] == region)].set_index("cohort").reindex(cohorts)
+            axes.hlines(places, part["before"], part["after"], color=colour, lw=1.4)
+            axes.plot(part["before"], places, marker, color=colour, mfc="white", ls="", ms=6)
+            axes.plot(part["after"], places, marker, color=colour, ls="", ms=6, label=region)
+        axes.set_xlabel({"dice": "mean Dice", "hd95": "mean HD95 in mm"}.get(metric, f"mean {metric}"))
+        axes.set_xlim(0, 1 if metric in ("dice", "sensitivity", "precision") else None)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color="#e5e5e5")
+    panels[0].set(yticks=range(len(cohorts)), yticklabels=cohorts, ylim=(len(cohorts) - 0.5, -0.5))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    titled(figure, title or "Open: before; filled: after")
+    return note_protocol(figure, overall)
+
+
+def _beside(regions: Sequence[str], rows: int) -> Iterator[tuple[str, list[float], str, str]]:
+    """Each region with its places on ``rows`` lines, one beside the other, its colour and its marker."""
+    for number, region in enumerate(regions):
+        shift = 0.22 * (number - (len(regions) - 1) / 2)
+        style = RUN_COLOURS[number % len(RUN_COLOURS)], MARKERS[number % len(MARKERS)]
+        yield region, [place + shift for place in range(rows)], *style

@@ -1,7 +1,7 @@
 """One patient, or a whole cohort, from any sequences: masks in the patient's own grid, volumes, pictures, warnings."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from mtg_lab.files import make_folder, written_aside
 from mtg_lab.hardware import default_device, use_bf16
 from mtg_lab.inference import OVERLAP, choose_window, native_probabilities, subset_logits
 from mtg_lab.manifest import Manifest, Subject
+from mtg_lab.postprocessing import Removal, choose_removals, classes_without_small
 from mtg_lab.progress import progress
 from mtg_lab.runs import Run
 from mtg_lab.scans import load_image
@@ -47,16 +48,28 @@ class Segmented:
     report: Mapping[str, Any]
 
 
-def predict(run: Run, mask: Source | None = None, window: int | None = None, **images: Source) -> nib.Nifti1Image:
+def predict(
+    run: Run,
+    mask: Source | None = None,
+    window: int | None = None,
+    removals: Sequence[Removal | str] = (),
+    **images: Source,
+) -> nib.Nifti1Image:
     """A label map in the patient's own grid from whatever sequences there are: ``predict(run, t1c=..., t2f=...)``.
 
     The labels of :func:`segment`, which see for arguments and errors.
     """
-    return segment(run, mask, window, **images).labels
+    return segment(run, mask, window, removals, **images).labels
 
 
 @torch.inference_mode()
-def segment(run: Run, mask: Source | None = None, window: int | None = None, **images: Source) -> Segmented:
+def segment(
+    run: Run,
+    mask: Source | None = None,
+    window: int | None = None,
+    removals: Sequence[Removal | str] = (),
+    **images: Source,
+) -> Segmented:
     """Segment a patient from whatever sequences there are: ``segment(run, t1c=..., t2f=...)``.
 
     Orientation, spacing and brain box are those of the run's preprocessing on the way in and undone on the way out.
@@ -67,6 +80,8 @@ def segment(run: Run, mask: Source | None = None, window: int | None = None, **i
         mask: brain mask, needed when the images' background is not zero.
         window: edge of the sliding window in voxels of the working grid; None chooses (see
             :func:`mtg_lab.inference.choose_window`).
+        removals: regions that lose their small parts, such as ``"ET:500"`` (mm3 in the input's grid), see
+            :func:`mtg_lab.postprocessing.classes_without_small`; probabilities stay as they are.
         images: modality (aliases are understood) to file, nibabel image, or array [D, H, W] with its affine [4, 4];
             all in one grid. ``a.nii.gz[2]`` is the third volume of a 4-D file.
 
@@ -75,9 +90,11 @@ def segment(run: Run, mask: Source | None = None, window: int | None = None, **i
         else in the smallest unsigned one; probabilities of the regions; a report.
 
     Raises:
-        InputError: no image, an unknown modality or one under two names, grids that differ, an unreadable file.
+        InputError: no image, an unknown modality or one under two names, grids that differ, an unreadable file, a
+            removal from a region that the run does not know.
     """
     ordered = _named(run, images)
+    chosen = choose_removals(removals, tuple(run.schema.regions))
     patient = Subject("patient", ordered, mask=None if mask is None else _as_source(mask))  # type: ignore[arg-type]
     sample = preprocessing_transform(run.modalities, run.recipe.preprocessing, labelled=False)({"subject": patient})
     size = choose_window(run, sample["image"].shape[1:]) if window is None else window
@@ -89,15 +106,20 @@ def segment(run: Run, mask: Source | None = None, window: int | None = None, **i
     native = next(iter(opened.values()))
     carried = native_probabilities(logits.softmax(dim=0), sample["affine"], native)
     values = [0, *run.schema.values]
-    integers = np.array(values, dtype=_integer_type(native, max(values)))[carried.max(dim=0).indices.numpy()]
-    regions = {r: carried[list(classes)].sum(dim=0) for r, classes in run.schema.region_classes.items()}
+    members, voxel_mm3 = run.schema.region_classes, float(abs(np.linalg.det(native.affine[:3, :3])))
+    classes = classes_without_small(carried, members, chosen, voxel_mm3)
+    small = _taken_out(carried.max(dim=0).indices.numpy(), classes, members, chosen, voxel_mm3 / 1000)
+    integers = np.array(values, dtype=_integer_type(native, max(values)))[classes]
+    regions = {r: carried[list(own)].sum(dim=0) for r, own in members.items()}
     stacked = torch.stack(list(regions.values()), dim=-1).numpy().astype(np.float32)
-    return Segmented(
-        nib.Nifti1Image(integers, native.affine),
-        nib.Nifti1Image(stacked, native.affine),
-        opened,
-        _report(run, tuple(ordered), integers, native, size),
-    )
+    report = _report(run, tuple(ordered), integers, native, size)
+    report["removals"], report["removed_ml"] = [r.told for r in chosen], small
+    report["warnings"] += [
+        f"{region}: all {lost:.2f} ml of it lay in parts that are too small to be kept"
+        for region, lost in small.items()
+        if lost and not report["volumes_ml"][region]
+    ]
+    return Segmented(nib.Nifti1Image(integers, native.affine), nib.Nifti1Image(stacked, native.affine), opened, report)
 
 
 def overlay(segmented: Segmented, schema_labels: Mapping[int, str], title: str = "") -> Figure:
@@ -139,32 +161,38 @@ def write_segmented(
 
 
 def segment_cohort(
-    run: Run, cohort: Manifest, folder: Path, probabilities: bool = False, picture: bool = False
+    run: Run,
+    cohort: Manifest,
+    folder: Path,
+    probabilities: bool = False,
+    picture: bool = False,
+    removals: Sequence[Removal | str] = (),
 ) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
     """Segment every subject from the sequences that it has, into ``folder/<subject>.nii.gz`` and its companions.
 
-    What is there already of the same run and the same subset is not computed again, so that an interrupted call goes
+    What is there already of the same run, subset and removals is not computed again, so that an interrupted call goes
     on; each subject's files appear together.
 
     Yields:
         Subject, its report, and whether it was computed now.
 
     Raises:
-        InputError: a modality that the run does not know, or whatever a subject's files are refused for.
+        InputError: a modality or region that the run does not know, or whatever a subject's files are refused for.
     """
     run.check_modalities(cohort.modalities, str(cohort.path))
+    chosen = choose_removals(removals, tuple(run.schema.regions))
     make_folder(folder)
     for subject in progress(list(cohort.materialise()), total=len(cohort), desc="segmenting"):
         out = folder / f"{subject.name}.nii.gz"
         wanted = [out, *[folder / f"{subject.name}.probabilities.nii.gz"] * probabilities]
         wanted += [folder / f"{subject.name}.png"] * picture
         subset = vocabulary.subset_name(subject.images, run.modalities)
-        known = _known_report(folder / f"{subject.name}.json", run.digest, subset)
+        known = _known_report(folder / f"{subject.name}.json", run.digest, subset, chosen)
         if known and all(path.is_file() for path in wanted):
             yield subject.name, known, False
             continue
         try:
-            found = segment(run, subject.mask, **subject.images)
+            found = segment(run, subject.mask, removals=chosen, **subject.images)
         except InputError as refusal:
             raise InputError(f"subject {subject.name}: {str(refusal).removeprefix('subject patient: ')}") from None
         write_segmented(found, out, run.schema.labels, probabilities, picture)
@@ -258,9 +286,22 @@ def _report(
     }
 
 
-def _known_report(path: Path, digest: str, subset: str) -> dict[str, Any] | None:
+def _taken_out(
+    before: np.ndarray,
+    after: np.ndarray,
+    members: Mapping[str, Sequence[int]],
+    removals: Sequence[Removal],
+    voxel_ml: float,
+) -> dict[str, float]:
+    """What each region with a removal has lost, in ml."""
+    own = {r.region: list(members[r.region]) for r in removals}
+    return {r: round(float((np.isin(before, c) & ~np.isin(after, c)).sum()) * voxel_ml, 4) for r, c in own.items()}
+
+
+def _known_report(path: Path, digest: str, subset: str, removals: Sequence[Removal]) -> dict[str, Any] | None:
     try:
         report = json.loads(path.read_text())
-        return report if (report["run"], report["subset"]) == (digest, subset) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        told = report["run"], report["subset"], report.get("removals", [])
+        return report if told == (digest, subset, [r.told for r in removals]) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

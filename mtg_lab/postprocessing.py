@@ -1,10 +1,11 @@
-"""Removal of what is too small to be believed, as a region of its own beside the region as it was predicted."""
+"""Removal of what is too small to be believed: scored beside the region as it was predicted, or taken out of a mask."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from torch import Tensor
 
 from mtg_lab.errors import InputError
 from mtg_lab.surface_metrics import check_choice
@@ -63,10 +64,29 @@ class Removal:
         """The mask bool [D, H, W] of the region without its small parts."""
         return remove_small(mask, self.smallest_mm3 / voxel_mm3, self.of)
 
-    def __str__(self) -> str:
+    @property
+    def told(self) -> str:
+        """What is left of the region, in words."""
         if self.of == "region":
-            return f"{self.name} = {self.region}, empty where all of it is below {self.smallest_mm3:g} mm3"
-        return f"{self.name} = {self.region} without its components below {self.smallest_mm3:g} mm3"
+            return f"{self.region}, empty where all of it is below {self.smallest_mm3:g} mm3"
+        return f"{self.region} without its components below {self.smallest_mm3:g} mm3"
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.told}"
+
+
+def choose_removals(given: Sequence[Removal | str], regions: Sequence[str]) -> tuple[Removal, ...]:
+    """Removals of a label schema's regions, one a region at most.
+
+    Raises:
+        InputError: a text that is none, a region that the schema does not have, or two removals of one region.
+    """
+    removals = [Removal.parse(r) if isinstance(r, str) else r for r in given]
+    for removal in removals:
+        check_choice("region to remove from", removal.region, regions)
+        if [r.name for r in removals].count(removal.name) > 1 or removal.name in regions:
+            raise InputError(f"{removal.name} would be two regions; give one removal a region")
+    return tuple(removals)
 
 
 def derived_regions(regions: Sequence[str]) -> list[str]:
@@ -93,3 +113,32 @@ def remove_small(mask: np.ndarray, smallest: float, of: str = "components") -> n
     keep = np.bincount(components.ravel()) >= smallest
     keep[0] = False
     return keep[components]
+
+
+def classes_without_small(
+    probabilities: Tensor, regions: Mapping[str, Sequence[int]], removals: Sequence[Removal], voxel_mm3: float
+) -> np.ndarray:
+    """The likeliest class of every voxel, where no region keeps parts that are too small to be believed.
+
+    A voxel that its region loses takes the likeliest class of the smallest region around that one (an enhancing tumour
+    that goes leaves tumour core), or of all others where there is none. Regions are gone through from the outermost to
+    the innermost, so that with nested regions nothing that is below its size is left in the end.
+
+    Args:
+        probabilities: float [K, D, H, W].
+        regions: classes of each region.
+        removals: one a region at most, see :func:`choose_removals`.
+        voxel_mm3: of the grid of ``probabilities``.
+
+    Returns:
+        Class indices int64 [D, H, W].
+    """
+    classes = probabilities.max(dim=0).indices.numpy()
+    for removal in sorted(removals, key=lambda r: len(regions[r.region]), reverse=True):
+        own = set(regions[removal.region])
+        mask = np.isin(classes, list(own))
+        gone = mask & ~removal.apply(mask, voxel_mm3)
+        around = [set(members) for members in regions.values() if own < set(members)]
+        others = sorted(min(around, key=len, default=set(range(len(probabilities)))) - own)
+        classes[gone] = np.array(others)[probabilities[others].numpy()[:, gone].argmax(axis=0)]
+    return classes

@@ -258,6 +258,13 @@ CASES: dict[str, Callable[[Place], tuple]] = {
         "--t1c", p.rows()[0]["t1c"], "--flair", p.image("a.nii", np.ones((20, 20, 9), np.int16))
     ),
     "a mask that is no NIfTI": lambda p: (*p.predict("--t1c", p.rows()[0]["t1c"])[:-1], p.out("mask.png")),
+    "small parts of a region that is not there": lambda p: p.predict(
+        "--t1c", p.rows()[0]["t1c"], "--remove", "lesion:500"
+    ),
+    "small parts without a size": lambda p: p.predict("--t1c", p.rows()[0]["t1c"], "--remove", "ET"),
+    "a region scored twice without small parts": lambda p: p.evaluate(
+        None, "--remove", "ET:500", "--remove", "ET:200"
+    ),
     # run and sweep
     "no such notebook": lambda p: ("run", "77", "--out", p.out("lab")),
     "an unknown parameter": lambda p: p.execute("-p", "sede", "2"),

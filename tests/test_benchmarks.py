@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mtg_lab import phantom, read_manifest
+from mtg_lab import phantom, read_manifest, training
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -199,3 +199,36 @@ def test_a_study_is_packed_without_its_machine(scripts, tmp_path, monkeypatch):
     assert facts["command"] == "; ".join(
         f"python benchmarks/some_study.py student out/gl{n}.csv --set steps=3 --out out/fold{n}" for n in (0, 1)
     )
+
+
+def test_small_parts_are_chosen_by_dice_and_compared_within_patients(scripts):
+    from small_parts import best, compared
+
+    trials = pd.DataFrame({"mm3": [0.0, 500, 1000, 2000, 2000], "region": ["all"] * 4 + ["ET"],
+                           "dice": [0.5, 0.6, 0.6497, 0.65, 0.9]})  # fmt: skip
+    assert best(trials) == 1000, "the smallest of those that are as good"
+    rows = [(s, subset, region, cut, region == "WT" or s != "p3", 0.5 + gain * cut + 0.1 * (s == "p1"), 0.5, 10.0)
+            for s in ("p1", "p2", "p3") for subset in ("t1c", "t2f") for cut in (False, True)
+            for region, gain in (("WT", 0.0), ("ET", 0.4 if s == "p3" else -0.1))]  # fmt: skip
+    columns = ["subject", "subset", "region", "cut", "present", "dice", "sensitivity", "hd95"]
+    found = compared(pd.DataFrame(rows, columns=columns)).query("metric == 'dice'").set_index(["region", "who"])
+    assert found.loc[("ET", "all"), "difference"] == pytest.approx(0.2 / 3)
+    assert found.loc[("ET", "all"), ["low", "high"]].tolist() == pytest.approx([-0.1, 0.4]), "of three: their range"
+    assert found.loc[("ET", "with it"), ["difference", "patients"]].tolist() == pytest.approx([-0.1, 2])
+    assert found.loc[("ET", "without it"), "difference"] == pytest.approx(0.4)
+    assert found.loc[("all", "all"), "difference"] == pytest.approx(0.1 / 3)
+    assert ("WT", "without it") not in found.index
+
+
+def test_small_parts_are_scored_with_and_without(scripts, tiny_recipe, cohort, tmp_path):
+    """With a size beyond any head nothing is left: Dice 0 where the region is, 1 where it is not."""
+    from small_parts import compared, scored
+
+    run = training.train(tiny_recipe())
+    table = scored(run, str(cohort), "test", 1e9, tmp_path)
+    assert set(table["region"]) == {"WT", "TC", "ET"}
+    gone = table[table["cut"]]
+    assert (gone["dice"] == ~gone["present"]).all()
+    assert table[~table["cut"]]["dice"].nunique() > 2
+    found = compared(table).set_index(["region", "who", "metric"])
+    assert found.loc[("WT", "with it", "sensitivity"), "after"] == 0

@@ -415,6 +415,14 @@ def test_predict_takes_a_whole_cohort_and_goes_on(cohort, trained, tmp_path):
     names = {f"{s}{ending}" for s in volumes["subject"] for ending in (".nii.gz", ".json", ".png")}
     assert {p.name for p in (tmp_path / "masks").iterdir()} == names | {"volumes.csv"}
     assert done(*given).startswith("2 subjects (2 were there already)")
+    everything = [part for region in ("WT", "TC", "ET") for part in ("--remove", f"{region}:1e9")]
+    assert done(*given, *everything).startswith("2 subjects (0 were there already)"), "masks of another kind"
+    emptied = pd.read_csv(tmp_path / "masks" / "volumes.csv")
+    assert (emptied[["WT_ml", "TC_ml", "ET_ml"]] == 0).all(axis=None)
+    assert "no voxel was labelled" in emptied["warnings"][0]
+    report = json.loads((tmp_path / "masks" / f"{emptied['subject'][0]}.json").read_text())
+    assert report["removed_ml"]["WT"] == pytest.approx(volumes["WT_ml"][0], abs=1e-3)
+    assert f"WT: all {volumes['WT_ml'][0]:.2f} ml of it lay in parts that are too small" in emptied["warnings"][0]
 
 
 def test_index_leads_to_doctor(cohort, tmp_path):

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from mtg_lab.errors import InputError
-from mtg_lab.figures_transfer import fine_tuning_curve, ingredient_forest, transfer_dots
+from mtg_lab.figures_transfer import before_and_after, fine_tuning_curve, ingredient_forest, transfer_dots
 
 
 def _table(shift=0.0, methods=("plain", "varied")):
@@ -87,3 +87,20 @@ def test_trainings_are_dots_and_their_means_a_line_over_the_patients_learnt_from
 def test_no_training_is_no_curve():
     with pytest.raises(InputError, match=r"no run to draw; .*dice_<region>"):
         fine_tuning_curve(pd.DataFrame({"arm": [], "patients": []}))
+
+
+def test_what_was_before_is_open_and_what_is_after_filled():
+    overall = pd.DataFrame(
+        [("plain", "all", "dice", 0.5, 0.6), ("plain", "ET", "dice", 0.4, 0.7), ("plain", "ET", "hd95", 60.0, 20.0),
+         ("sites", "ET", "dice", 0.3, 0.2), ("sites", "ET", "hd95", 90.0, 50.0)],
+        columns=["cohort", "region", "metric", "before", "after"],
+    )  # fmt: skip
+    figure = before_and_after(overall)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["mean Dice", "mean HD95 in mm"]
+    before, after = figure.axes[0].lines
+    assert list(before.get_xdata()) == [0.4, 0.3]
+    assert list(after.get_xdata()) == [0.7, 0.2]
+    assert (before.get_markerfacecolor(), after.get_label()) == ("white", "ET")
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["plain", "sites"]
+    with pytest.raises(InputError, match="nothing to draw"):
+        before_and_after(overall.query("region == 'all'"))

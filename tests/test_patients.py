@@ -162,6 +162,27 @@ def test_probabilities_are_those_of_the_regions(known):
     assert (enhancing[np.asarray(image.dataobj) == 0] < 0.5).all()
 
 
+def test_a_small_part_goes_and_is_told(known):
+    """A speck beside the block: without it ET (4) is the block, and what is lost is the volume of the speck."""
+    image, block, sizes = patient("anisotropic")
+    speck = np.zeros(block.shape, bool)
+    speck[38:45, 15:21, 5:8] = True
+    data = np.asarray(image.dataobj) + 200 * speck
+    seen = nib.Nifti1Image(data.astype(np.float32), image.affine)
+    limit = 0.5 * block.sum() * sizes.prod()
+    plain, cut = segment(known, t1c=seen), segment(known, t1c=seen, removals=[f"ET:{limit}"])
+    before, after = np.asarray(plain.labels.dataobj), np.asarray(cut.labels.dataobj)
+    assert (before[speck & ~block] == 4).mean() > 0.4
+    np.testing.assert_array_equal(after == 4, (before == 4) & (distance_transform_edt(~block) < 6))
+    np.testing.assert_array_equal(before > 0, after > 0)  # the rest of the tumour takes it
+    lost = plain.report["volumes_ml"]["ET"] - cut.report["volumes_ml"]["ET"]
+    assert cut.report["removed_ml"] == {"ET": pytest.approx(lost, abs=1e-3)}
+    assert lost == pytest.approx(speck.sum() * sizes.prod() / 1000, rel=0.5)
+    assert cut.report["removals"] == [f"ET without its components below {limit:g} mm3"]
+    assert (plain.report["removals"], plain.report["warnings"], cut.report["warnings"]) == ([], [], [])
+    np.testing.assert_array_equal(plain.probabilities.dataobj, cut.probabilities.dataobj)
+
+
 def test_nothing_found_is_said(known, monkeypatch):
     image, _, _ = patient("LPS, 2 mm")
     assert segment(known, t1c=image).report["warnings"] == []

@@ -1,10 +1,15 @@
 """Small parts go, large ones stay, and the protocol can say which."""
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from scipy import ndimage
 
 from mtg_lab.errors import InputError
-from mtg_lab.postprocessing import Removal, remove_small
+from mtg_lab.postprocessing import Removal, choose_removals, classes_without_small, remove_small
+from mtg_lab.vocabulary import schema
 
 SHAPE = (40, 24, 24)
 
@@ -68,3 +73,69 @@ def test_removals_are_read_and_told():
 def test_what_is_no_removal_is_one_line(text, told):
     with pytest.raises(InputError, match=told):
         Removal.parse(text)
+
+
+REGIONS = schema("brats2023").region_classes  # WT of three classes, TC of two, ET of one
+(ENHANCING,) = REGIONS["ET"]
+(NECROTIC,) = set(REGIONS["TC"]) - {ENHANCING}
+(OEDEMA,) = set(REGIONS["WT"]) - set(REGIONS["TC"])
+
+
+def likely(classes, second):
+    """Probabilities [K, D, H, W] with a first and a second choice in every voxel."""
+    first, other = (np.moveaxis(np.eye(4)[np.broadcast_to(c, SHAPE)], -1, 0) for c in (classes, second))
+    return torch.from_numpy(0.6 * first + 0.3 * other + 0.025)
+
+
+@pytest.mark.parametrize("second", [0, NECROTIC, OEDEMA])
+def test_what_a_region_loses_stays_in_the_region_around_it(second):
+    """An enhancing speck becomes core whatever came second; a speck of core oedema; a speck of tumour nothing."""
+    volume = np.where(LARGE | SMALL, ENHANCING, 0)
+    for text, left in (("ET:28", NECROTIC), ("TC:28", OEDEMA), ("WT:28", 0)):
+        found = classes_without_small(likely(volume, second), REGIONS, [Removal.parse(text)], 1)
+        np.testing.assert_array_equal(found, np.where(LARGE, ENHANCING, np.where(SMALL, left, 0)))
+
+
+def test_the_likelier_of_several_classes_is_taken():
+    regions = {"around": (1, 2, 3), "inner": (1,)}
+    volume = np.where(LARGE | SMALL, 1, 0)
+    for second in (2, 3):
+        found = classes_without_small(likely(volume, second), regions, [Removal("inner", 28)], 1)
+        assert set(found[SMALL]) == {second}
+    alone = classes_without_small(likely(volume, 3), {"inner": (1,)}, [Removal("inner", 28)], 1)
+    assert set(alone[SMALL]) == {3}, "without a region around it: the likeliest of all others"
+
+
+@given(st.integers(0, 2**32 - 1), st.permutations([("WT", 8), ("TC", 30), ("ET", 12)]), st.integers(1, 3))
+def test_nothing_below_its_size_is_left_in_nested_regions(seed, sizes, count):
+    noise = torch.from_numpy(np.random.default_rng(seed).normal(size=(4, 10, 9, 8)))
+    noise[0] += 0.7
+    probabilities = noise.softmax(dim=0)
+    removals = [Removal(region, size) for region, size in sizes[:count]]
+    found = classes_without_small(probabilities, REGIONS, removals, 1)
+    for removal in removals:
+        parts, _ = ndimage.label(np.isin(found, REGIONS[removal.region]), np.ones((3, 3, 3)))
+        assert (np.bincount(parts.ravel())[1:] >= removal.smallest_mm3).all(), removal
+    plain = probabilities.max(dim=0).indices.numpy()
+    for classes in REGIONS.values():
+        assert not (np.isin(found, classes) & ~np.isin(plain, classes)).any(), "no region grows"
+    np.testing.assert_array_equal(classes_without_small(probabilities, REGIONS, [], 1), plain)
+
+
+def test_one_size_for_all_regions_gives_the_masks_that_are_scored():
+    """``evaluate`` removes from each region by itself; with one size both ways agree."""
+    noise = torch.from_numpy(np.random.default_rng(3).normal(size=(4, 12, 12, 12))) * 2
+    plain = noise.max(dim=0).indices.numpy()
+    removals = choose_removals(["WT:9", "TC:9", "ET:9"], tuple(REGIONS))
+    found = classes_without_small(noise.softmax(dim=0), REGIONS, removals, 1)
+    assert (found != plain).any()
+    for removal in removals:
+        members = REGIONS[removal.region]
+        np.testing.assert_array_equal(np.isin(found, members), removal.apply(np.isin(plain, members), 1))
+
+
+def test_a_removal_of_no_region_or_of_one_twice_is_one_line():
+    with pytest.raises(InputError, match="unknown region to remove from 'lesion'; there are: WT, TC, ET"):
+        choose_removals(["lesion:5"], tuple(REGIONS))
+    with pytest.raises(InputError, match="give one removal a region"):
+        choose_removals(["ET:5", "ET:6"], tuple(REGIONS))
