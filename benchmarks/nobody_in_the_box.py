@@ -143,6 +143,12 @@ def card(run: Run, scores: Mapping[str, pd.DataFrame], moved: float) -> str:
             f"P{protocol_line(table)[1:]}.",
             "",
         ]  # fmt: skip
+    removed = (
+        f"**Small parts** of a mask may be taken out, `mtg-lab predict {NAME} ... --remove WT:2000 --remove TC:2000`: "
+        "the size was chosen on varied phantoms. What it is worth, and why enhancing tumour is another matter: "
+        "notebook 12, `benchmarks/small_parts.py`."
+    )
+    lines += [textwrap.fill(removed, 120, break_long_words=False, break_on_hyphens=False), ""]
     limits = (
         "**Limits.** Synthetic patients at 2 mm, one training; not validated on clinical data. Enhancing tumour "
         "without t1c is a guess. Children, metastases, meningiomas and treated brains were never made."

@@ -230,6 +230,23 @@ def test_the_words_about_phantoms_and_gliomas_are_the_stored_numbers():
         assert row.mean == pytest.approx(dice[row.method, row.region], abs=2e-4)
 
 
+def test_the_words_about_small_parts_are_the_stored_numbers():
+    parts, about = lesson.measured("small_parts")
+    trials = parts["trials"].query("region == 'all'").set_index("mm3")["dice"]
+    assert trials.idxmax() == about["chosen_mm3"] == 2000
+    words = [(ROOT / n).read_text() for n in ("docs/findings.md", "notebooks/12_trained_on_nobody.ipynb")]
+    rows = parts["overall"].query("metric == 'dice'").set_index(["cohort", "region", "who"])
+    told = [(c, "all", "all") for c in ("plain", "varied", "sites")]
+    told += [(c, "ET", "with it") for c in ("plain", "varied", "sites")]
+    for row in (rows.loc[key] for key in told):
+        assert all(f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" in text for text in words), row.name
+    assert rows.xs(("ET", "without it"), level=["region", "who"])["patients"].sum() == 12
+    assert rows.loc[rows.index.isin(told[3:]), "patients"].sum() == 49
+    for cohort in ("plain", "varied", "sites", "real patients"):
+        before, after = rows.loc[(cohort, "all", "all"), ["before", "after"]]
+        assert f"{before:.3f} to {after:.3f}" in words[0], cohort
+
+
 def test_the_words_about_ingredients_and_patients_are_the_stored_numbers():
     words = [(ROOT / n).read_text() for n in ("docs/findings.md", "notebooks/12_trained_on_nobody.ipynb")]
     worth, _ = lesson.measured("nobody_study")
